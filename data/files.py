@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all: written aside, synced, renamed, and the folder synced."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TEMPORARY = ".tmp"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then make it durable under its name in one step."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        write(aside)
+        handle = os.open(aside, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
+    """Write `table` to `path` atomically: zstd, with page checksums."""
+
+    def write(aside: Path) -> None:
+        pq.write_table(
+            table,
+            aside,
+            compression="zstd",
+            use_dictionary=[f.name for f in table.schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)],
+            write_page_checksum=True,
+            row_group_size=row_group_size,
+        )
+
+    write_atomically(path, write)
+
+
+def sweep(folder: Path) -> int:
+    """Remove what writers killed half-way left in `folder` (not below it); how many files that was."""
+    left = [path for path in folder.glob(f".*{TEMPORARY}") if path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)

@@ -1,0 +1,188 @@
+"""Panel: one frame's bars of many symbols as float64 matrices, and its packed form, where a halt is no bar.
+
+A panel is time-major, (bars, symbols): row = a bar end at which anything traded, NaN where a symbol has no bar.
+`Panel.pack()` gives the form in which indicators run: symbol-major, (symbols, length), every symbol's own bars
+right-aligned, so that column -1 is each symbol's newest bar, -2 the one before, whatever halts lie between.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.errors import MarketDataError
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+PRICES = ("open", "high", "low", "close")
+FIELDS = (*PRICES, "volume", "amount", "prev_close", "flags")
+_DAILY_CLOSE_NS = 7 * 3600 * 10**9
+"""A daily bar ends at 15:00 Asia/Shanghai, 07:00 UTC."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Each symbol's own bars, right-aligned: (symbols, length), NaN before a symbol's first bar."""
+
+    symbols: tuple[str, ...]
+    times: Times
+    """(bars,) UTC ns: the panel's rows."""
+    rows: npt.NDArray[np.int32]
+    """(symbols, length): the panel row of each bar, -1 where there is none."""
+    lengths: npt.NDArray[np.int64]
+    """(symbols,): how many bars a symbol has."""
+    fields: Mapping[str, Floats]
+
+    @property
+    def bar_ends(self) -> Times:
+        """(symbols, length) UTC ns; the smallest int64 where there is no bar."""
+        return np.where(self.rows >= 0, self.times[self.rows], np.iinfo(np.int64).min)
+
+    def unpack(self, values: npt.NDArray[Any]) -> Floats:
+        """(symbols, length) or its last columns -> (bars, symbols), NaN where a symbol has no bar."""
+        out = np.full((len(self.times), len(self.symbols)), np.nan)
+        rows = self.rows[:, self.rows.shape[1] - values.shape[1] :]
+        column, place = np.nonzero(rows >= 0)
+        out[rows[column, place], column] = values[column, place]
+        return out
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Bars of one frame, time-major.
+
+    `times`: (bars,) int64, bar ends in UTC ns, ascending. `fields`: name -> float64 (bars, symbols); prices and amount
+    in CNY, volume in shares, NaN where a symbol has no bar.
+    """
+
+    frame: str
+    times: Times
+    symbols: tuple[str, ...]
+    fields: Mapping[str, Floats] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.times), len(self.symbols))
+        for name, matrix in self.fields.items():
+            if matrix.shape != shape:
+                raise MarketDataError(f"panel field {name!r} must have shape {shape}; got {matrix.shape}")
+
+    def __getitem__(self, name: str) -> Floats:
+        return self.fields[name]
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """(bars, symbols): whether a symbol has a bar."""
+        return ~np.isnan(self.fields["close"])
+
+    @classmethod
+    def from_table(cls, table: pa.Table, frame: str = "1d", symbols: Sequence[str] | None = None) -> Self:
+        """Bars as rows -> a panel.
+
+        The table has `symbol`, `bar_end` (timestamp; without a zone it is UTC) or `date` (a daily bar of that day), open,
+        high, low, close, volume and, if it likes, amount, prev_close and revision. Of several rows for one
+        (symbol, bar_end) the one of the highest revision counts, the last of equals. `symbols` fixes the columns;
+        without it they are the table's own, sorted.
+        """
+        names = set(table.column_names)
+        missing = {"symbol", *PRICES, "volume"} - names
+        if missing or not names & {"bar_end", "date"}:
+            wanted = sorted(missing) or ["bar_end or date"]
+            raise MarketDataError(f"a table of bars lacks the columns {', '.join(wanted)}; it has {', '.join(sorted(names))}")
+        codes, own = _codes(table["symbol"])
+        if symbols is None:
+            symbols = sorted(own)
+        place = {symbol: j for j, symbol in enumerate(symbols)}
+        columns = np.array([place.get(symbol, -1) for symbol in own], dtype=np.int64)[codes] if own else codes
+        ends = _ends(table)
+        keep = columns >= 0
+        order: Any = slice(None)
+        if "revision" in names:
+            revision = table["revision"].to_numpy()
+            if revision.any():
+                order = np.argsort(revision, kind="stable")
+        if not keep.all():
+            order = np.flatnonzero(keep) if isinstance(order, slice) else order[keep[order]]
+        columns, ends = columns[order], ends[order]
+        times, rows = _unique_times(ends)
+        fields: dict[str, Floats] = {}
+        for name in FIELDS:
+            if name in names:
+                matrix = np.full((len(times), len(symbols)), np.nan)
+                # Of equal keys the last assignment stays, and the rows stand in the order of their revisions.
+                matrix[rows, columns] = _floats(table[name])[order]
+                fields[name] = matrix
+        return cls(frame, times, tuple(symbols), fields)
+
+    def select(self, symbols: Iterable[str]) -> "Panel":
+        """The panel of some of the symbols, in the order given; rows stay, even if nothing is left in one."""
+        place = {symbol: j for j, symbol in enumerate(self.symbols)}
+        chosen = tuple(symbols)
+        index = [place[symbol] for symbol in chosen]
+        return Panel(self.frame, self.times, chosen, {name: m[:, index] for name, m in self.fields.items()})
+
+    def upto(self, bar_end: int) -> "Panel":
+        """The panel up to and including `bar_end` (UTC ns)."""
+        n = int(np.searchsorted(self.times, bar_end, side="right"))
+        return Panel(self.frame, self.times[:n], self.symbols, {name: m[:n] for name, m in self.fields.items()})
+
+    def pack(self, names: Iterable[str] | None = None) -> Packed:
+        """Each symbol's own bars, right-aligned; `names`: the fields wanted, all by default."""
+        present = np.ascontiguousarray(self.present.T)
+        lengths = present.sum(axis=1)
+        length = int(lengths.max(initial=0))
+        column, row = np.nonzero(present)
+        start = np.cumsum(lengths) - lengths
+        place = length - lengths[column] + (np.arange(len(column)) - start[column])
+        rows = np.full((len(self.symbols), length), -1, dtype=np.int32)
+        rows[column, place] = row
+        fields = {}
+        full = bool(present.all())
+        for name in self.fields if names is None else names:
+            if full:
+                fields[name] = np.ascontiguousarray(self.fields[name].T)
+            else:
+                matrix = np.full(rows.shape, np.nan)
+                matrix[column, place] = np.ascontiguousarray(self.fields[name].T)[column, row]
+                fields[name] = matrix
+        return Packed(self.symbols, self.times, rows, lengths, fields)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """A column of symbols -> (code of each row, symbol of each code)."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries()
+    if column.num_chunks == 0:
+        return np.empty(0, dtype=np.int64), []
+    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return codes.astype(np.int64), column.chunk(0).dictionary.to_pylist()
+
+
+def _ends(table: pa.Table) -> Times:
+    """Bar ends in UTC ns."""
+    if "bar_end" in table.column_names:
+        return table["bar_end"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
+    days = table["date"]
+    if pa.types.is_string(days.type) or pa.types.is_large_string(days.type):
+        days = pc.strptime(pc.replace_substring(days, "-", ""), format="%Y%m%d", unit="s")
+    return days.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy() + _DAILY_CLOSE_NS
+
+
+def _unique_times(ends: Times) -> tuple[Times, npt.NDArray[np.int64]]:
+    """Sorted unique times and the row of each; cheap where equal times stand together."""
+    if len(ends) == 0:
+        return ends, ends
+    change = np.flatnonzero(np.diff(ends, prepend=ends[0] - 1))
+    runs = ends[change]
+    times, rows = np.unique(runs, return_inverse=True)
+    return times, np.repeat(rows, np.diff(change, append=len(ends)))
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    """A numeric column as float64, NaN for null."""
+    return column.cast(pa.float64()).to_numpy().astype(np.float64, copy=False)

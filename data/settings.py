@@ -1,0 +1,130 @@
+"""Settings: one frozen object, read once. A command's flag > environment > file > default.
+
+Environment: `MYSTOCKS_SCAN__SCAN__ENGINE=talib` sets `scan.engine`. File: `mystocks-scan.yaml` in the working folder, else in
+the user's configuration folder (`~/.config/mystocks-scan/` on Linux), or the one named by `--config`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from data.errors import SettingsError
+
+APP = "mystocks-scan"
+FILE_NAME = f"{APP}.yaml"
+Frame = Literal["1m", "5m", "15m", "30m", "60m", "1d"]
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown name is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(Section):
+    """Where bars and signals lie."""
+
+    path: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir(APP, appauthor=False)) / "market")
+    sim_path: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir(APP, appauthor=False)) / "sim")
+
+
+class ScanSettings(Section):
+    """What is scanned, and by what."""
+
+    frame: Frame | None = None
+    engine: str = "auto"
+    cluster: str = "local"
+    workers: int = Field(0, ge=0, le=1024, description="worker processes of a local cluster; 0: one a core")
+    strategies: tuple[Path, ...] = Field((), description="YAML or Python files or folders; none: the built-in ones")
+    universe: tuple[str, ...] = Field(("a_share", "cdr"), description="kinds of symbols that are scanned")
+    history_bars: int | None = Field(None, ge=1, description="bars before the session's open that indicators see; none: all")
+    deadline_s: float = Field(60.0, gt=0)
+
+
+class FeedSettings(Section):
+    """Where ticks come from."""
+
+    name: str = "sim"
+    symbols: int = Field(5000, ge=1, le=20_000, description="size of the simulated market")
+    seed: int = 7
+    interval_s: float = Field(1.0, ge=0, description="wall seconds a simulated one-minute bar takes; 0: as fast as it goes")
+    history_bars: int = Field(250, ge=1, le=5000, description="bars of history the simulated market starts with")
+
+
+class ServeSettings(Section):
+    """The server of /ws/signals."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8765, ge=0, le=65535, description="0: any free port")
+    dashboard_port: int = Field(8787, ge=0, le=65535, description="of the Dask dashboard; 0: any free port")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MYSTOCKS_SCAN__", env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+    )
+
+    store: StoreSettings = StoreSettings()
+    scan: ScanSettings = ScanSettings()
+    feed: FeedSettings = FeedSettings()
+    serve: ServeSettings = ServeSettings()
+    calendar_overlay: Path | None = Field(None, description="a YAML file of sessions beyond the calendar's horizon")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The file's values come in as arguments, so the environment stands before them."""
+        return env_settings, init_settings
+
+
+def find_file(named: Path | None = None) -> Path | None:
+    """The settings file that counts: the one named, else the working folder's, else the user's."""
+    if named is not None:
+        if not named.is_file():
+            raise SettingsError(f"the settings file {named} does not exist")
+        return named
+    places = (Path.cwd() / FILE_NAME, Path(platformdirs.user_config_dir(APP, appauthor=False)) / FILE_NAME)
+    return next((place for place in places if place.is_file()), None)
+
+
+def load_settings(named: Path | None = None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Read the settings. `flags`: section -> name -> value from the command line; a value of None was not given.
+
+    Raises SettingsError, which names the setting, the value and the bound.
+    """
+    file = find_file(named)
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise SettingsError(f"the settings file {file} is not readable as YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"the settings file {file} must hold a mapping; got {type(values).__name__}")
+    try:
+        settings = Settings(**values)
+        for section, given in (flags or {}).items():
+            chosen = {name: value for name, value in given.items() if value is not None}
+            if chosen:
+                model = getattr(settings, section)
+                fresh = type(model).model_validate(model.model_dump() | chosen)
+                settings = settings.model_copy(update={section: fresh})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        source = f" (file {file})" if file else ""
+        raise SettingsError(f"setting {place}: {first['msg']}; got {first.get('input')!r}{source}") from error
+    return settings

@@ -1,0 +1,95 @@
+"""Signal: one strategy's word on one symbol at one bar, with an id that a retry or a restart cannot change."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from data.schema import SIGNAL
+
+ACTIONS = ("BUY", "SELL", "ALERT")
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One row of the history; the fields are those of `data.schema.SIGNAL`, where their units stand.
+
+    `values` maps the terms that made it fire to numbers (None where one is not finite). Stamps are UTC ns, 0 where the
+    stage did not happen (a scan of stored bars has no payload). `epoch` and `seq` are given by the history.
+    """
+
+    strategy: str
+    version: str
+    symbol: str
+    frame: str
+    bar_end: int
+    action: str
+    confidence: float
+    price: float
+    engine: str
+    origin: int
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    name: str | None = None
+    developing: bool = False
+    at_limit_up: bool | None = None
+    at_limit_down: bool | None = None
+    received_ns: int = 0
+    bar_closed_ns: int = 0
+    scanned_ns: int = 0
+    published_ns: int = 0
+    epoch: str = ""
+    seq: int = 0
+
+    @property
+    def id(self) -> str:
+        """SHA-256 over what makes it the same signal: strategy, version, action, symbol, frame, bar end, developing."""
+        key = [self.strategy, self.version, self.action, self.symbol, self.frame, self.bar_end, self.developing]
+        return hashlib.sha256(json.dumps(key, ensure_ascii=False).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it: times that users read as ISO 8601 in UTC, stamps as integers of ns, no NaN."""
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        row |= {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin), "values": dict(self.values)}
+        return {name: row[name] for name in SIGNAL.names}
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def iso(ns: int) -> str:
+    """UTC ns -> 2025-05-23T07:00:00Z, with a fraction only where there is one."""
+    from datetime import UTC, datetime
+
+    seconds, rest = divmod(ns, 10**9)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:09d}Z".replace(".000000000", "")
+
+
+def to_table(signals: Iterable[Signal]) -> pa.Table:
+    """Signals -> a table of `data.schema.SIGNAL`."""
+    rows = []
+    for signal in signals:
+        row: dict[str, Any] = {f.name: getattr(signal, f.name) for f in fields(signal)}
+        row["id"] = signal.id
+        row["values"] = json.dumps(dict(signal.values), ensure_ascii=False)
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=SIGNAL)
+
+
+def from_table(table: pa.Table) -> list[Signal]:
+    """The inverse of `to_table`."""
+    for name in ("bar_end", "origin"):
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].cast(pa.int64()))
+    signals = []
+    for row in table.to_pylist():
+        del row["id"]
+        row["values"] = json.loads(row["values"])
+        signals.append(Signal(**row))
+    return signals

@@ -1,0 +1,340 @@
+"""BarStore: bars as Parquet files that are there whole or not at all.
+
+    STORE/store.json                         format and origin (which market this is)
+    STORE/bars/1d/20240102T070000-20240131T070000-4f0c2a9b1d3e.parquet
+    STORE/names/...                          the names of symbols by session
+
+A closed interval is one file, a micro-batch; `compact` turns the micro-batches of a month into one. The name says which
+bar ends a file spans, so a reader opens only what it needs; the hash of the content makes appending twice the same file.
+There is no manifest to fall out of step: the files that are there are the truth. A compacted file names in its metadata
+the files it replaces, and readers leave those out, so that a crash between writing it and deleting them costs nothing.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from data.errors import FrameError, StoreError, StoreOriginError
+from data.files import sweep, write_atomically, write_parquet
+from data.panel import Panel
+from data.schema import BAR, FRAMES, NAME, TIME
+
+FORMAT = 1
+KNOWN_AT = pa.field("known_at", TIME, nullable=False, metadata={"unit": "UTC ns: when the row was stored"})
+STORED = BAR.append(KNOWN_AT)
+ADJUSTMENTS = ("qfq", "hfq")
+_NAME = re.compile(r"^(\d{8}T\d{6})-(\d{8}T\d{6})-(c?)([0-9a-f]{12})\.parquet$")
+
+
+@dataclass(frozen=True, order=True)
+class BarFile:
+    """One file of bars: the bar ends it spans (UTC ns, both included) and whether it is a compacted one."""
+
+    first: int
+    last: int
+    path: Path
+    compacted: bool
+
+
+class BarStore:
+    """The bars of one market under one folder. Readers need no lock; appending is safe from several processes.
+
+    Errors: StoreOriginError where the folder holds another market; StoreError where a file is damaged.
+    """
+
+    def __init__(self, root: Path | str, *, origin: str | None = None) -> None:
+        """Open the store at `root`, making it where there is none. `origin`: the market it must hold (`market`, `sim`);
+        None takes what is there and makes nothing."""
+        self.root = Path(root)
+        about = self.root / "store.json"
+        if about.exists():
+            try:
+                known = json.loads(about.read_text())
+            except (OSError, ValueError) as error:
+                raise StoreError(f"{about} is not readable as JSON: {error}") from error
+            if known.get("format") != FORMAT:
+                raise StoreError(f"{about} says format {known.get('format')!r}; this version reads format {FORMAT}")
+            self.origin = str(known["origin"])
+            if origin is not None and origin != self.origin:
+                raise StoreOriginError(
+                    f"the store {self.root} holds the market {self.origin!r}, not {origin!r}: fiction and a real market never"
+                    " mix. Name another folder with --store DIR"
+                )
+        elif origin is None:
+            raise StoreOriginError(
+                f"there is no store at {self.root}. Make one with 'mystocks-scan import PATH...' or 'mystocks-scan run', or name"
+                " another folder with --store DIR"
+            )
+        else:
+            self.origin = origin
+            self.root.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"format": FORMAT, "origin": origin})
+            write_atomically(about, lambda aside: aside.write_text(text) and None)
+
+    def append(self, bars: pa.Table | pa.RecordBatch, frame: str, *, adjusted: str | None = None) -> Path | None:
+        """Make `bars` (of `data.schema.BAR`, any order) durable as one file; None where there are none.
+
+        Appending the same bars again leaves one file. Raises OSError where the disk refuses; nothing is half-written then.
+        """
+        table = pa.Table.from_batches([bars]) if isinstance(bars, pa.RecordBatch) else bars
+        if table.num_rows == 0:
+            return None
+        table = _sorted(table.select(BAR.names).cast(BAR))
+        digest = _digest(table)
+        stamp = pa.array(np.full(table.num_rows, time.time_ns()), pa.int64()).cast(TIME)
+        return self._write(table.append_column(KNOWN_AT, stamp), self._folder(frame, adjusted), digest)
+
+    def frames(self) -> list[str]:
+        """The frames that have bars, shortest first."""
+        return [frame for frame in FRAMES if self.files(frame)]
+
+    def files(self, frame: str, *, adjusted: str | None = None) -> list[BarFile]:
+        """The files that hold a frame's bars, by first bar end; those that a compacted file replaces are left out."""
+        found, replaced = [], set[str]()
+        folder = self._folder(frame, adjusted)
+        if not folder.is_dir():
+            return []
+        for path in folder.iterdir():
+            match = _NAME.match(path.name)
+            if match is None:
+                continue
+            found.append(BarFile(_parse(match[1]), _parse(match[2]), path, bool(match[3])))
+            if match[3]:
+                replaced |= set(_replaces(path))
+        return sorted(file for file in found if file.path.name not in replaced)
+
+    def last_bar_end(self, frame: str, *, upto: int | None = None, adjusted: str | None = None) -> int | None:
+        """The newest bar end (UTC ns), at or before `upto` if given; None where there is none."""
+        files = self.files(frame, adjusted=adjusted)
+        if upto is None:
+            return max((file.last for file in files), default=None)
+        whole = max((file.last for file in files if file.last <= upto), default=None)
+        astride = [file for file in files if file.first <= upto < file.last]
+        ends = [end for end in self._bar_ends(astride) if end <= upto]
+        return max([*ends, *([whole] if whole is not None else [])], default=None)
+
+    def bar_ends(self, frame: str, *, adjusted: str | None = None) -> list[int]:
+        """Every bar end of a frame (UTC ns), ascending."""
+        return self._bar_ends(self.files(frame, adjusted=adjusted))
+
+    def table(
+        self,
+        frame: str,
+        *,
+        after: int | None = None,
+        upto: int | None = None,
+        known_by: int | None = None,
+        symbols: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
+        adjusted: str | None = None,
+    ) -> pa.Table:
+        """Stored rows with `after` < bar_end <= `upto` (UTC ns), all revisions, in no promised order.
+
+        `known_by`: leave out what was stored later (UTC ns). `symbols`: only these. Raises StoreError naming a damaged file.
+        """
+        for _ in range(3):
+            files = [
+                file
+                for file in self.files(frame, adjusted=adjusted)
+                if (after is None or file.last > after) and (upto is None or file.first <= upto)
+            ]
+            try:
+                return _read(files, after, upto, known_by, symbols, columns)
+            except FileNotFoundError:
+                continue  # compacted between the listing and the reading: list again
+        raise StoreError(f"files of {self._folder(frame, adjusted)} vanish while they are read")
+
+    def panel(
+        self,
+        frame: str,
+        *,
+        after: int | None = None,
+        upto: int | None = None,
+        known_by: int | None = None,
+        symbols: Sequence[str] | None = None,
+        adjusted: str | None = None,
+    ) -> Panel:
+        """The market as a panel: the highest revision of each bar with `after` < bar_end <= `upto`."""
+        table = self.table(frame, after=after, upto=upto, known_by=known_by, symbols=symbols, adjusted=adjusted)
+        return Panel.from_table(table, frame, symbols)
+
+    def compact(self, frame: str, *, adjusted: str | None = None) -> int:
+        """Turn the micro-batches of each month into one sorted file; returns how many files went. Readers may go on."""
+        folder = self._folder(frame, adjusted)
+        if not folder.is_dir():
+            return 0
+        sweep(folder)
+        kept = self.files(frame, adjusted=adjusted)
+        names = {file.path.name for file in kept}
+        gone = [path for path in folder.iterdir() if _NAME.match(path.name) and path.name not in names]
+        for group in _by_month(kept):
+            if len(group) < 2:
+                continue
+            table = _sorted(_read(group, None, None, None, None, None).select(STORED.names))
+            replaced = {name for file in group for name in (file.path.name, *_replaces(file.path))}
+            table = table.replace_schema_metadata({b"replaces": json.dumps(sorted(replaced)).encode()})
+            self._write(table, folder, _digest(table), compacted=True)
+            gone += [file.path for file in group]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+    def append_names(self, names: pa.Table) -> Path | None:
+        """Keep (symbol, day, name) rows of `data.schema.NAME`."""
+        if names.num_rows == 0:
+            return None
+        table = names.select(NAME.names).cast(NAME).combine_chunks()
+        folder = self.root / "names"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{_digest(table)}.parquet"
+        if not path.exists():
+            write_parquet(path, table)
+        return path
+
+    def names(self, *, upto: int | None = None) -> dict[str, tuple[str, str]]:
+        """symbol -> (newest known name, the day it was seen on as YYYY-MM-DD), of days not after `upto` (UTC ns)."""
+        folder = self.root / "names"
+        files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+        newest: dict[str, tuple[str, str]] = {}
+        for path in files:
+            table = pq.read_table(path)
+            if upto is not None:
+                limit = datetime.fromtimestamp(upto / 1e9 + 8 * 3600, UTC).date()
+                table = table.filter(pc.less_equal(table["day"], pa.scalar(limit)))
+            rows = zip(table["symbol"].to_pylist(), table["day"].to_pylist(), table["name"].to_pylist(), strict=True)
+            for symbol, day, name in rows:
+                seen = day.isoformat()
+                if symbol not in newest or newest[symbol][1] <= seen:
+                    newest[symbol] = (name, seen)
+        return newest
+
+    def _folder(self, frame: str, adjusted: str | None) -> Path:
+        if frame not in FRAMES:
+            raise FrameError(f"frame must be one of {', '.join(FRAMES)}; got {frame!r}")
+        if adjusted is not None and adjusted not in ADJUSTMENTS:
+            raise FrameError(f"adjusted must be one of {', '.join(ADJUSTMENTS)}; got {adjusted!r}")
+        return self.root / "bars" / (frame if adjusted is None else f"{frame}-{adjusted}")
+
+    def _bar_ends(self, files: Iterable[BarFile]) -> list[int]:
+        ends = set[int]()
+        for file in files:
+            if file.first == file.last:
+                ends.add(file.first)
+            else:
+                ends |= set(pq.read_table(file.path, columns=["bar_end"])["bar_end"].unique().cast(pa.int64()).to_pylist())
+        return sorted(ends)
+
+    def _write(self, table: pa.Table, folder: Path, digest: str, *, compacted: bool = False) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        ends = table["bar_end"].cast(pa.int64())
+        span = pc.min_max(ends).as_py()
+        mark = "c" if compacted else ""
+        path = folder / f"{_stamp(span['min'])}-{_stamp(span['max'])}-{mark}{digest}.parquet"
+        if not path.exists():
+            write_parquet(path, table, row_group_size=250_000)
+        return path
+
+
+def _read(
+    files: Sequence[BarFile],
+    after: int | None,
+    upto: int | None,
+    known_by: int | None,
+    symbols: Sequence[str] | None,
+    columns: Iterable[str] | None,
+) -> pa.Table:
+    """The rows of `files` within the bounds."""
+    if not files:
+        table = STORED.empty_table()
+        return table if columns is None else table.select(list(columns))
+    condition = None
+    for bound, keep in (
+        (after, lambda at: ds.field("bar_end") > at),
+        (upto, lambda at: ds.field("bar_end") <= at),
+        (known_by, lambda at: ds.field("known_at") <= at),
+    ):
+        if bound is not None:
+            part = keep(pa.scalar(bound, pa.int64()).cast(TIME))
+            condition = part if condition is None else condition & part
+    source = ds.dataset([str(file.path) for file in files], schema=STORED, format="parquet")
+    try:
+        table = source.to_table(columns=None if columns is None else list(columns), filter=condition)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{_damaged(files) or files[0].path.parent}: {error}") from error
+    if symbols is not None:
+        table = table.filter(pc.is_in(table["symbol"].cast(pa.string()), pa.array(symbols, pa.string())))
+    return table
+
+
+def _damaged(files: Iterable[BarFile]) -> Path | None:
+    """The first file that does not read whole."""
+    for file in files:
+        try:
+            pq.read_table(file.path, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError):
+            return file.path
+    return None
+
+
+def _replaces(path: Path) -> list[str]:
+    """The names of the files that a compacted file replaces."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except FileNotFoundError:
+        return []
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path}: {error}") from error
+    return list(json.loads(metadata.get(b"replaces", b"[]")))
+
+
+def _by_month(files: Iterable[BarFile]) -> list[list[BarFile]]:
+    """Files that lie within one month, by month; a file that spans several is left as it is."""
+    months: dict[str, list[BarFile]] = {}
+    for file in files:
+        first, last = _stamp(file.first)[:6], _stamp(file.last)[:6]
+        if first == last:
+            months.setdefault(first, []).append(file)
+    return list(months.values())
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """By bar end, symbol, revision, with one dictionary of symbols."""
+    symbol = table["symbol"].cast(pa.string())
+    keys = pa.table({"bar_end": table["bar_end"], "symbol": symbol, "revision": table["revision"]})
+    order = pc.sort_indices(keys, sort_keys=[("bar_end", "ascending"), ("symbol", "ascending"), ("revision", "ascending")])
+    return table.take(order).unify_dictionaries().combine_chunks()
+
+
+def _digest(table: pa.Table) -> str:
+    """Twelve hexadecimal digits of the content's SHA-256."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string())
+        for chunk in column.combine_chunks().chunks if isinstance(column.combine_chunks(), pa.ChunkedArray) else [column.combine_chunks()]:
+            for buffer in chunk.buffers():
+                if buffer is not None:
+                    digest.update(buffer)
+    return digest.hexdigest()[:12]
+
+
+def _stamp(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
+
+
+def _parse(stamp: str) -> int:
+    return int(datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()) * 10**9

@@ -1,0 +1,77 @@
+"""The command `mystocks-scan`. A command's module is loaded when the command is called, so that --help is instant."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from data.errors import MystocksScanError
+
+COMMANDS = {
+    "run": ("jobs.commands.run", "Run the live service: feed, bars, scans, signals."),
+    "scan": ("jobs.commands.scan", "Scan the whole stored market once."),
+    "import": ("jobs.commands.import_", "Import CSV and Parquet files into the store."),
+    "indicators": ("jobs.commands.indicators", "List the indicators, or describe one."),
+    "strategies": ("jobs.commands.strategies", "List the strategies, or check files of them."),
+    "signals": ("jobs.commands.signals", "Query the history of signals."),
+    "watch": ("jobs.commands.watch", "Watch signals live, as a subscriber of /ws/signals."),
+    "doctor": ("jobs.commands.doctor", "Say what this machine can do, and what to do about what it cannot."),
+}
+"""Name -> (module whose `command` it is, one line of help)."""
+
+
+class _Stub(click.Command):
+    """What --help needs of a command that is not loaded."""
+
+
+class LazyGroup(click.Group):
+    """Commands by name, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, short_help = COMMANDS[cmd_name]
+        if ctx.resilient_parsing or _listing(ctx):
+            return _Stub(cmd_name, short_help=short_help)
+        command: click.Command = importlib.import_module(module).command
+        command.name = cmd_name
+        return command
+
+
+def _listing(ctx: click.Context) -> bool:
+    """Whether the group only prints its own help."""
+    return not ctx.protected_args and not ctx.args if hasattr(ctx, "protected_args") else not ctx.args
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="mystocks-scan", prog_name="mystocks-scan")
+def cli() -> None:
+    """Watch a whole stock market: which of 5,000 stocks fired which rule, a moment after the bar closed.
+
+    Data go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
+    3 data stale or missing, 130 Ctrl-C.
+    """
+
+
+def main(args: list[str] | None = None) -> Any:
+    """The console script: errors raised on purpose become one line on stderr and their exit code."""
+    try:
+        code = cli.main(args=args, standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except MystocksScanError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,1 @@
+"""What a scan is: indicators, terms, engines, rules. Imports `data` alone."""

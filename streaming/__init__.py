@@ -1,0 +1,1 @@
+"""What moves: feeds, the event bus, bars in the making, the broadcaster. Imports `data` alone."""
