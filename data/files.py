@@ -45,7 +45,9 @@ def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = N
             table,
             aside,
             compression="zstd",
-            use_dictionary=[f.name for f in table.schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)],
+            use_dictionary=[
+                f.name for f in table.schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)
+            ],
             write_page_checksum=True,
             row_group_size=row_group_size,
         )

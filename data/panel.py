@@ -92,7 +92,9 @@ class Panel:
         missing = {"symbol", *PRICES, "volume"} - names
         if missing or not names & {"bar_end", "date"}:
             wanted = sorted(missing) or ["bar_end or date"]
-            raise MarketDataError(f"a table of bars lacks the columns {', '.join(wanted)}; it has {', '.join(sorted(names))}")
+            raise MarketDataError(
+                f"a table of bars lacks the columns {', '.join(wanted)}; it has {', '.join(sorted(names))}"
+            )
         codes, own = _codes(table["symbol"])
         if symbols is None:
             symbols = sorted(own)

@@ -45,7 +45,7 @@ BAR = pa.schema(
         _field("close", pa.float64(), "CNY, raw"),
         _field("volume", pa.float64(), "shares"),
         _field("amount", pa.float64(), "CNY; null where the source has none", nullable=True),
-        _field("prev_close", pa.float64(), "CNY; the exchange's ex-rights reference of the session; null if unknown", nullable=True),
+        _field("prev_close", pa.float64(), "CNY; the exchange's ex-rights reference of the session", nullable=True),
         _field("flags", pa.uint8(), "bits: 1 no_trade"),
         _field("revision", pa.int32(), "0 first, then counting up"),
     ]

@@ -42,7 +42,9 @@ class ScanSettings(Section):
     workers: int = Field(0, ge=0, le=1024, description="worker processes of a local cluster; 0: one a core")
     strategies: tuple[Path, ...] = Field((), description="YAML or Python files or folders; none: the built-in ones")
     universe: tuple[str, ...] = Field(("a_share", "cdr"), description="kinds of symbols that are scanned")
-    history_bars: int | None = Field(None, ge=1, description="bars before the session's open that indicators see; none: all")
+    history_bars: int | None = Field(
+        None, ge=1, description="bars before the session's open that indicators see; none: all"
+    )
     deadline_s: float = Field(60.0, gt=0)
 
 
@@ -52,7 +54,9 @@ class FeedSettings(Section):
     name: str = "sim"
     symbols: int = Field(5000, ge=1, le=20_000, description="size of the simulated market")
     seed: int = 7
-    interval_s: float = Field(1.0, ge=0, description="wall seconds a simulated one-minute bar takes; 0: as fast as it goes")
+    interval_s: float = Field(
+        1.0, ge=0, description="wall seconds a simulated one-minute bar takes; 0: as fast as it goes"
+    )
     history_bars: int = Field(250, ge=1, le=5000, description="bars of history the simulated market starts with")
 
 
@@ -68,7 +72,11 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MYSTOCKS_SCAN__", env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+        env_prefix="MYSTOCKS_SCAN__",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
     )
 
     store: StoreSettings = StoreSettings()

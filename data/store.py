@@ -232,7 +232,9 @@ class BarStore:
             if file.first == file.last:
                 ends.add(file.first)
             else:
-                ends |= set(pq.read_table(file.path, columns=["bar_end"])["bar_end"].unique().cast(pa.int64()).to_pylist())
+                ends |= set(
+                    pq.read_table(file.path, columns=["bar_end"])["bar_end"].unique().cast(pa.int64()).to_pylist()
+                )
         return sorted(ends)
 
     def _write(self, table: pa.Table, folder: Path, digest: str, *, compacted: bool = False) -> Path:
@@ -314,18 +316,18 @@ def _sorted(table: pa.Table) -> pa.Table:
     """By bar end, symbol, revision, with one dictionary of symbols."""
     symbol = table["symbol"].cast(pa.string())
     keys = pa.table({"bar_end": table["bar_end"], "symbol": symbol, "revision": table["revision"]})
-    order = pc.sort_indices(keys, sort_keys=[("bar_end", "ascending"), ("symbol", "ascending"), ("revision", "ascending")])
+    order = pc.sort_indices(
+        keys, sort_keys=[("bar_end", "ascending"), ("symbol", "ascending"), ("revision", "ascending")]
+    )
     return table.take(order).unify_dictionaries().combine_chunks()
 
 
 def _digest(table: pa.Table) -> str:
     """Twelve hexadecimal digits of the content's SHA-256."""
     digest = hashlib.sha256()
-    for name in table.column_names:
-        column = table[name]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
-        for chunk in column.combine_chunks().chunks if isinstance(column.combine_chunks(), pa.ChunkedArray) else [column.combine_chunks()]:
+    for column in table.combine_chunks().columns:
+        plain = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+        for chunk in plain.chunks:
             for buffer in chunk.buffers():
                 if buffer is not None:
                     digest.update(buffer)

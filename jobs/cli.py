@@ -21,10 +21,6 @@ COMMANDS = {
 """Name -> (module whose `command` it is, one line of help)."""
 
 
-class _Stub(click.Command):
-    """What --help needs of a command that is not loaded."""
-
-
 class LazyGroup(click.Group):
     """Commands by name, each imported when it is called."""
 
@@ -34,17 +30,13 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, short_help = COMMANDS[cmd_name]
-        if ctx.resilient_parsing or _listing(ctx):
-            return _Stub(cmd_name, short_help=short_help)
-        command: click.Command = importlib.import_module(module).command
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         command.name = cmd_name
         return command
 
-
-def _listing(ctx: click.Context) -> bool:
-    """Whether the group only prints its own help."""
-    return not ctx.protected_args and not ctx.args if hasattr(ctx, "protected_args") else not ctx.args
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -13,7 +13,12 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 config_option = click.option(
-    "-c", "--config", "config", type=click.Path(path_type=Path), metavar="FILE", help="Settings file, in place of the usual ones."
+    "-c",
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file, in place of the usual ones.",
 )
 store_option = click.option(
     "--store",
@@ -29,11 +34,15 @@ def verbosity_options(command: F) -> F:
 
     def set_level(ctx: click.Context, param: click.Parameter, value: int) -> None:
         if value:
-            logging.getLogger().setLevel(logging.ERROR if param.name == "quiet" else logging.DEBUG if value > 1 else logging.INFO)
+            level = logging.ERROR if param.name == "quiet" else logging.DEBUG if value > 1 else logging.INFO
+            logging.getLogger().setLevel(level)
 
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    command = click.option("-q", "--quiet", count=True, expose_value=False, callback=set_level, help="Errors alone.")(command)
-    return click.option("-v", "--verbose", count=True, expose_value=False, callback=set_level, help="More; -vv: all.")(command)
+    quiet = click.option("-q", "--quiet", count=True, expose_value=False, callback=set_level, help="Errors alone.")
+    verbose = click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=set_level, help="More; -vv: all."
+    )
+    return verbose(quiet(command))
 
 
 def print_json(value: Any) -> None:
