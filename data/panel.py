@@ -25,30 +25,33 @@ _DAILY_CLOSE_NS = 7 * 3600 * 10**9
 """A daily bar ends at 15:00 Asia/Shanghai, 07:00 UTC."""
 
 
+NO_BAR = np.iinfo(np.int64).min
+"""What stands for the time of a bar that does not exist."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """Each symbol's own bars, right-aligned: (symbols, length), NaN before a symbol's first bar."""
 
+    frame: str
     symbols: tuple[str, ...]
-    times: Times
-    """(bars,) UTC ns: the panel's rows."""
-    rows: npt.NDArray[np.int32]
-    """(symbols, length): the panel row of each bar, -1 where there is none."""
+    bar_ends: Times
+    """(symbols, length) UTC ns; `NO_BAR` where there is none."""
     lengths: npt.NDArray[np.int64]
     """(symbols,): how many bars a symbol has."""
     fields: Mapping[str, Floats]
 
     @property
-    def bar_ends(self) -> Times:
-        """(symbols, length) UTC ns; the smallest int64 where there is no bar."""
-        return np.where(self.rows >= 0, self.times[self.rows], np.iinfo(np.int64).min)
+    def length(self) -> int:
+        """Bars of the longest symbol."""
+        return self.bar_ends.shape[1]
 
-    def unpack(self, values: npt.NDArray[Any]) -> Floats:
-        """(symbols, length) or its last columns -> (bars, symbols), NaN where a symbol has no bar."""
-        out = np.full((len(self.times), len(self.symbols)), np.nan)
-        rows = self.rows[:, self.rows.shape[1] - values.shape[1] :]
-        column, place = np.nonzero(rows >= 0)
-        out[rows[column, place], column] = values[column, place]
+    def unpack(self, values: npt.NDArray[Any], times: Times) -> Floats:
+        """(symbols, length) or its last columns -> (bars, symbols) on the rows `times`, NaN where there is no bar."""
+        out = np.full((len(times), len(self.symbols)), np.nan)
+        ends = self.bar_ends[:, self.length - values.shape[1] :]
+        symbol, place = np.nonzero(ends != NO_BAR)
+        out[np.searchsorted(times, ends[symbol, place]), symbol] = values[symbol, place]
         return out
 
 
@@ -140,18 +143,18 @@ class Panel:
         column, row = np.nonzero(present)
         start = np.cumsum(lengths) - lengths
         place = length - lengths[column] + (np.arange(len(column)) - start[column])
-        rows = np.full((len(self.symbols), length), -1, dtype=np.int32)
-        rows[column, place] = row
+        bar_ends = np.full((len(self.symbols), length), NO_BAR)
+        bar_ends[column, place] = self.times[row]
         fields = {}
         full = bool(present.all())
         for name in self.fields if names is None else names:
             if full:
                 fields[name] = np.ascontiguousarray(self.fields[name].T)
             else:
-                matrix = np.full(rows.shape, np.nan)
-                matrix[column, place] = np.ascontiguousarray(self.fields[name].T)[column, row]
+                matrix = np.full(bar_ends.shape, np.nan)
+                matrix[column, place] = self.fields[name].T[column, row]
                 fields[name] = matrix
-        return Packed(self.symbols, self.times, rows, lengths, fields)
+        return Packed(self.frame, self.symbols, bar_ends, lengths, fields)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
