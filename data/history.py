@@ -1,0 +1,387 @@
+"""SignalHistory: every published signal, in Parquet files that are there whole or not at all.
+
+    STORE/signals/20250523T070000-20250523T070000-20250523T070001123456a3f1-1-12.parquet      one appended batch
+    STORE/signals/20250523T013100-20250523T070000-c4f0c2a9b1d3e.parquet                       one compacted day
+
+A name says which bar ends (UTC) a file spans and which epoch and sequence numbers it holds, so a reader opens only
+what it needs. A compacted file names in its metadata the files it replaces, and readers leave those out. A new epoch
+writes in its first file how far the one before it had come, so that who resumes notices a file that went missing.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data.errors import StoreError
+from data.files import sweep, sync_folder, write_parquet
+from data.schema import SIGNAL, TIME
+from data.signal import Signal, to_table
+
+_SPAN = r"(\d{8}T\d{6})-(\d{8}T\d{6})"
+_EPOCH = r"\d{8}T\d{12}[0-9a-f]{4}"
+_NAME = re.compile(rf"^{_SPAN}-(?:({_EPOCH})-(\d+)-(\d+)|c[0-9a-f]{{12}})\.parquet$")
+_ABOUT = b"mystocks-scan"
+T = TypeVar("T")
+
+
+class Batch(NamedTuple):
+    """Signals appended together: the sequence numbers `first` to `last` of an epoch."""
+
+    epoch: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class SignalFile:
+    """One file: the bar ends it spans (UTC ns, both included) and the batches it holds."""
+
+    first: int
+    last: int
+    path: Path
+    batches: tuple[Batch, ...]
+
+
+class SignalHistory:
+    """The signals of one store. Readers need no lock; writers of several processes take turns by one.
+
+    `epoch` names this opening of the history; epochs sort as text in the order in which they were opened. Opening makes
+    no file. `clock` gives UTC ns. Errors: StoreError naming the file that is damaged or of another shape; OSError where
+    the disk refuses.
+    """
+
+    def __init__(self, root: Path | str, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self.root = Path(root)
+        self._clock = clock
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._seq = 0
+        newest = max((batch.epoch for file in self._files() for batch in file.batches), default="")
+        self.epoch = _epoch_after(newest, clock())
+
+    def append(self, signals: Sequence[Signal]) -> list[Signal]:
+        """Keep the signals whose id is not yet in the history, and return them as stored: with epoch, sequence number
+        and `published_ns`. They are durable when it returns; nothing of them is kept when it raises."""
+        if not signals:
+            return []
+        if not self.root.is_dir():
+            self.root.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.root.parent)
+        with self._lock():
+            if self._seq == 0:
+                sweep(self.root)
+            ends = [signal.bar_end for signal in signals]
+            files = self._files()
+            known = self._ids(files, min(ends), max(ends))
+            fresh: dict[str, Signal] = {}
+            for signal in signals:
+                if (key := signal.id) not in known:
+                    fresh.setdefault(key, signal)
+            if not fresh:
+                return []
+            now = self._clock()
+            stored = [
+                replace(signal, epoch=self.epoch, seq=seq, published_ns=now)
+                for seq, signal in enumerate(fresh.values(), self._seq + 1)
+            ]
+            last = stored[-1].seq
+            before = [(b.epoch, b.last) for file in files for b in file.batches if b.epoch < self.epoch]
+            about = {"previous": {self.epoch: max(before)} if before and self._seq == 0 else {}}
+            ends = [signal.bar_end for signal in stored]
+            path = self.root / f"{_stamps(min(ends), max(ends))}-{self.epoch}-{self._seq + 1}-{last}.parquet"
+            try:
+                write_parquet(path, _with(to_table(stored), about))
+            except BaseException:
+                path.unlink(missing_ok=True)  # it may stand there unsynced: a retry must not take it for kept
+                raise
+            self._seq = last
+        return stored
+
+    def query(
+        self,
+        *,
+        after: int | None = None,
+        upto: int | None = None,
+        symbols: Iterable[str] | None = None,
+        strategies: Iterable[str] | None = None,
+        actions: Iterable[str] | None = None,
+        min_confidence: float | None = None,
+        limit: int | None = None,
+        newest_first: bool = True,
+    ) -> pa.Table:
+        """Signals with `after` < bar_end <= `upto` (UTC ns), as a table of `data.schema.SIGNAL`.
+
+        By bar end, then in the order of publication. With a `limit`, files that cannot hold the first `limit` rows are
+        not opened.
+        """
+        condition = None
+        for part in (
+            None if after is None else pc.field("bar_end") > _time(after),
+            None if upto is None else pc.field("bar_end") <= _time(upto),
+            None if symbols is None else pc.field("symbol").isin(list(symbols)),
+            None if strategies is None else pc.field("strategy").isin(list(strategies)),
+            None if actions is None else pc.field("action").isin(list(actions)),
+            None if min_confidence is None else pc.field("confidence") >= min_confidence,
+        ):
+            if part is not None:
+                condition = part if condition is None else condition & part
+        way = "descending" if newest_first else "ascending"
+
+        def read() -> pa.Table:
+            files = [
+                f for f in self._files() if (after is None or f.last > after) and (upto is None or f.first <= upto)
+            ]
+            files.sort(key=lambda file: -file.last if newest_first else file.first)
+            table = SIGNAL.empty_table()
+            for file in files:
+                if limit is not None and table.num_rows >= limit:
+                    edge = table["bar_end"][-1].value
+                    if file.last < edge if newest_first else file.first > edge:
+                        break
+                rows = self._read(file.path)
+                rows = rows if condition is None else rows.filter(condition)
+                table = pa.concat_tables([table, rows])
+                if limit is not None:
+                    table = _sorted(table, way, "bar_end", "epoch", "seq").slice(0, limit)
+            return _sorted(table, way, "bar_end", "epoch", "seq") if limit is None else table
+
+        return self._reading(read)
+
+    def since(self, epoch: str, seq: int, limit: int | None = None) -> pa.Table | None:
+        """What was published after (`epoch`, `seq`), in order: all, or whole batches until `limit` rows are reached.
+
+        None where the history cannot vouch for it: it does not know that place, or has lost a file.
+        """
+        return self._reading(lambda: self._since(epoch, seq, limit))
+
+    def last_bar_ends(self, before: int, *, after: int | None = None) -> dict[tuple[str, str, str, str], int]:
+        """(strategy, symbol, action, frame) -> the newest bar end (UTC ns) before `before` at which it fired.
+
+        For cooldowns after a restart. Reads five columns of every file between the bounds, so its cost grows with the
+        history unless `after` (excluded) bounds it.
+        """
+        keys = ["strategy", "symbol", "action", "frame"]
+
+        def read() -> pa.Table:
+            files = [f for f in self._files() if f.first < before and (after is None or f.last > after)]
+            table = pa.concat_tables(
+                [
+                    SIGNAL.empty_table().select([*keys, "bar_end"]),
+                    *(self._read(f.path, [*keys, "bar_end"]) for f in files),
+                ]
+            )
+            condition = pc.field("bar_end") < _time(before)
+            if after is not None:
+                condition &= pc.field("bar_end") > _time(after)
+            return table.filter(condition).group_by(keys).aggregate([("bar_end", "max")])
+
+        table = self._reading(read)
+        columns = [table[key].to_pylist() for key in keys]
+        ends = table["bar_end_max"].cast(pa.int64()).to_pylist()
+        return dict(zip(zip(*columns, strict=True), ends, strict=True))
+
+    def compact(self) -> int:
+        """Turn the batches of each (UTC) day into one file; returns how many files went. Others may read and write."""
+        if not self.root.is_dir():
+            return 0
+        with self._lock():
+            sweep(self.root)
+            kept = self._files()
+            gone = [self.root / name for name in set(self._names()) - {file.path.name for file in kept}]
+            days: dict[str, list[SignalFile]] = {}
+            for file in kept:
+                first, last = (_stamp(end)[:8] for end in (file.first, file.last))
+                if first == last:
+                    days.setdefault(first, []).append(file)
+            for group in days.values():
+                if len(group) < 2:
+                    continue
+                replaces, previous = set[str](), dict[str, Any]()
+                for file in group:
+                    about = self._about(file.path.name)
+                    replaces |= {file.path.name, *about.get("replaces", [])}
+                    previous |= about.get("previous", {})
+                names = sorted(replaces)
+                table = _sorted(pa.concat_tables([self._read(f.path) for f in group]), "ascending", "epoch", "seq")
+                span = _stamps(min(f.first for f in group), max(f.last for f in group))
+                digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+                write_parquet(
+                    self.root / f"{span}-c{digest}.parquet", _with(table, {"replaces": names, "previous": previous})
+                )
+                gone += [file.path for file in group]
+            for path in gone:
+                path.unlink(missing_ok=True)
+            sync_folder(self.root)
+        return len(gone)
+
+    def _since(self, epoch: str, seq: int, limit: int | None) -> pa.Table | None:
+        files = self._files()
+        batches = sorted(batch for file in files for batch in file.batches)
+        # An epoch that never appended left no file: its place 0 is known by its order alone.
+        if not re.fullmatch(_EPOCH, epoch) or seq < 0:
+            return None
+        if seq > 0 and not any(b.epoch == epoch and b.first <= seq <= b.last for b in batches):
+            return None
+        later = [batch for batch in batches if (batch.epoch, batch.last) > (epoch, seq)]
+        reached = {epoch: seq}
+        for batch in later:
+            if batch.first > reached.get(batch.epoch, 0) + 1:
+                return None
+            reached[batch.epoch] = batch.last
+        starting = {b.epoch: file for file in files for b in file.batches if b.first == 1 and b.epoch > epoch}
+        for name, file in starting.items():
+            before, end = self._about(file.path.name).get("previous", {}).get(name, ("", 0))
+            if before >= epoch and reached.get(before, 0) < end:
+                return None
+        if limit is not None:
+            total = 0
+            for number, batch in enumerate(later, 1):
+                total += batch.last - max(batch.first - 1, seq if batch.epoch == epoch else 0)
+                if total >= limit:
+                    later = later[:number]
+                    break
+        chosen = set(later)
+        tables = [self._read(file.path) for file in files if chosen.intersection(file.batches)]
+        if not tables:
+            return SIGNAL.empty_table()
+        at, number = pc.field("epoch"), pc.field("seq")
+        upto = later[-1]
+        condition = (at > epoch) | ((at == epoch) & (number > seq))
+        condition &= (at < upto.epoch) | ((at == upto.epoch) & (number <= upto.last))
+        return _sorted(pa.concat_tables(tables).filter(condition), "ascending", "epoch", "seq")
+
+    def _reading(self, read: Callable[[], T]) -> T:
+        """Read, and read again where a file was compacted between the listing and the reading."""
+        for _ in range(5):
+            try:
+                return read()
+            except FileNotFoundError:
+                continue
+        raise StoreError(f"files of {self.root} vanish while they are read")
+
+    def _names(self) -> list[str]:
+        """The files of signals. Listed until twice the same: a listing under way while files are replaced may see
+        neither the old ones nor the new one."""
+        before = None
+        while True:
+            try:
+                names = {name for name in os.listdir(self.root) if _file(self.root, name) is not None}
+            except FileNotFoundError:
+                names = set()
+            if names == before:
+                return sorted(names)
+            before = names
+
+    def _files(self) -> list[SignalFile]:
+        """The files that count: those that a compacted file replaces are left out."""
+        found, replaced = [], set[str]()
+        for name in self._names():
+            file = _file(self.root, name)
+            if file is not None and not file.batches:
+                try:
+                    old = self._about(name).get("replaces", [])
+                except FileNotFoundError:
+                    return self._files()  # replaced in its turn
+                replaced |= set(old)
+                inside = [_file(self.root, inner) for inner in old]
+                file = replace(file, batches=tuple(sorted(b for inner in inside if inner for b in inner.batches)))
+            if file is not None:
+                found.append(file)
+        return [file for file in found if file.path.name not in replaced]
+
+    def _about(self, name: str) -> dict[str, Any]:
+        """What a file's metadata say; kept, because files never change."""
+        if name not in self._seen:
+            path = self.root / name
+            try:
+                about = json.loads((pq.read_schema(path).metadata or {}).get(_ABOUT, b"{}"))
+            except FileNotFoundError:
+                raise
+            except (pa.ArrowInvalid, OSError, ValueError) as error:
+                raise StoreError(f"{path}: {error}") from error
+            self._seen[name] = about
+        return self._seen[name]
+
+    def _ids(self, files: Iterable[SignalFile], first: int, last: int) -> set[str]:
+        """The ids of stored signals whose bar end may lie within [first, last]."""
+        paths = [file.path for file in files if file.first <= last and file.last >= first]
+        return {text for path in paths for text in self._read(path, ["id"])["id"].to_pylist()}
+
+    def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                if not file.schema_arrow.equals(SIGNAL):
+                    raise StoreError(f"{path}: its columns are not those of a signal: {file.schema_arrow.names}")
+                return file.read(columns).replace_schema_metadata(None)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StoreError(f"{path}: {error}") from error
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One writer at a time, of this process or another."""
+        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _epoch_after(newest: str, now_ns: int) -> str:
+    """A name that sorts after every epoch there is, also when the clock was set back."""
+    stamp = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y%m%dT%H%M%S") + f"{now_ns // 1000 % 10**6:06d}"
+    if newest and stamp <= newest[:-4]:
+        head, micro = newest[:9], int(newest[9:-4]) + 1
+        stamp = f"{head}{micro:012d}"
+    return stamp + secrets.token_hex(2)
+
+
+def _with(table: pa.Table, about: dict[str, Any]) -> pa.Table:
+    return table.replace_schema_metadata({_ABOUT: json.dumps(about).encode()})
+
+
+def _sorted(table: pa.Table, way: str, *keys: str) -> pa.Table:
+    return table.sort_by([(key, way) for key in keys])
+
+
+def _time(ns: int) -> pa.Scalar:
+    return pa.scalar(ns, pa.int64()).cast(TIME)
+
+
+def _stamp(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
+
+
+def _stamps(first: int, last: int) -> str:
+    """The span of a file in whole seconds, rounded outwards."""
+    return f"{_stamp(first)}-{_stamp(-(-last // 10**9) * 10**9)}"
+
+
+@lru_cache(maxsize=65536)
+def _file(root: Path, name: str) -> SignalFile | None:
+    """What a name says; a compacted file's batches stand in its metadata. None where it is no file of signals."""
+    match = _NAME.match(name)
+    if match is None:
+        return None
+    batches = () if match[3] is None else (Batch(match[3], int(match[4]), int(match[5])),)
+    return SignalFile(_parse(match[1]), _parse(match[2]), root / name, batches)
+
+
+def _parse(stamp: str) -> int:
+    return int(datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()) * 10**9
