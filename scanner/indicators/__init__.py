@@ -1,0 +1,32 @@
+"""The catalogue of indicators, and any other function of TA-Lib by its name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from data.errors import ExpressionError
+from scanner.indicators import momentum, patterns, trend, volatility, volume
+from scanner.indicators.spec import Indicator, suggestion
+
+_FAMILIES = (trend, momentum, volatility, volume, patterns)
+
+catalog: Mapping[str, Indicator] = MappingProxyType(
+    {indicator.name: indicator for family in _FAMILIES for indicator in family.INDICATORS}
+)
+"""Name -> declaration, in the order in which they are shown."""
+
+
+def find(name: str) -> Indicator:
+    """The indicator of that name: the catalogue's, or else TA-Lib's function, described by introspection.
+
+    Names are upper case. Raises ExpressionError with the nearest name. TA-Lib is imported only for a name that the
+    catalogue lacks.
+    """
+    if name in catalog:
+        return catalog[name]
+    from scanner.engines import talib
+
+    names = talib.functions()
+    if name in names:
+        return talib.describe(name)
+    near = suggestion(name, catalog) or suggestion(name, names)
+    raise ExpressionError(f"unknown indicator {name!r}; {near or 'see `mystocks-scan indicators --all`'}")

@@ -1,0 +1,151 @@
+"""What an indicator is: one frozen declaration, from which validation, help, documents, engines and laws follow."""
+
+import difflib
+import math
+import operator
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from data.errors import ExpressionError, ParameterError
+from data.panel import Floats
+
+Family = Literal["trend", "momentum", "volatility", "volume", "patterns", "other"]
+Pane = Literal["overlay", "oscillator"]
+Dialect = Literal["talib", "tdx"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+Value = int | float
+Reference = Callable[..., tuple[Floats, ...]]
+"""A pure numpy function of (symbols, length) inputs, NaN before each symbol's first bar, and of the parameters by name;
+one (symbols, length) matrix per output."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter: its type, its default, and bounds that both belong to it."""
+
+    name: str
+    kind: type[int] | type[float]
+    default: Value
+    lo: Value
+    hi: Value
+
+    @property
+    def bounds(self) -> str:
+        return f"[{self.lo:g}, {self.hi:g}]" if self.kind is float else f"[{self.lo}, {self.hi}]"
+
+    def check(self, owner: str, value: object) -> Value:
+        """The value as `int` or `float`; raises ParameterError naming `owner`, parameter, bounds and value."""
+        good = _integer(value) if self.kind is int else _number(value)
+        if good is None or not self.lo <= good <= self.hi:
+            noun = "an integer" if self.kind is int else "a number"
+            raise ParameterError(f"{owner} {self.name} must be {noun} in {self.bounds}; got {value!r}")
+        return good
+
+
+def integer(name: str, default: int, lo: int = 2, hi: int = 100_000) -> Param:
+    """An integer parameter; the bounds are what TA-Lib gives most of its periods."""
+    return Param(name, int, default, lo, hi)
+
+
+def number(name: str, default: float, lo: float = -3e37, hi: float = 3e37) -> Param:
+    """A float parameter; the bounds are TA-Lib's widest."""
+    return Param(name, float, default, lo, hi)
+
+
+@dataclass(frozen=True, eq=False)
+class Indicator:
+    """One indicator, declared once. Two are equal if they are the same object; one is pickled by its name.
+
+    `inputs` are fields of a panel, in the order in which the function takes them; an expression may put others in their
+    place. `lookback(**params)` is the number of bars without a value before the first one. Either `talib` names
+    TA-Lib's function, `fixed` holding those of its parameters that are none of ours, or `reference` computes the
+    outputs.
+    """
+
+    name: str
+    title: str
+    title_zh: str
+    family: Family
+    pane: Pane
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    lookback: Callable[..., int]
+    doc: str
+    params: tuple[Param, ...] = ()
+    reference_lines: tuple[float, ...] = ()
+    dialect: Dialect = "talib"
+    talib: str | None = None
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    reference: Reference | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of outputs -> the output."""
+
+    def bind(self, *args: object, **kwargs: object) -> dict[str, Value]:
+        """Arguments -> every parameter with its value, in the order of the declaration; raises ParameterError."""
+        names = [param.name for param in self.params]
+        if len(args) > len(names):
+            takes = f"at most {len(names)}: {', '.join(names)}" if names else "no parameter"
+            raise ParameterError(f"{self.name} takes {takes}; got {', '.join(map(repr, args))}")
+        given = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names:
+                raise ParameterError(f"{self.name} has no parameter {name!r}; it takes {', '.join(names) or 'none'}")
+            if name in given:
+                raise ParameterError(f"{self.name} {name} is given twice: {given[name]!r} and {value!r}")
+            given[name] = value
+        return {p.name: p.check(self.name, given[p.name]) if p.name in given else p.default for p in self.params}
+
+    def key(self, params: Mapping[str, Value]) -> str:
+        """The canonical text of this indicator with bound parameters, `MACD(12,26,9)`: equal texts, equal values."""
+        return f"{self.name}({','.join(_text(params[param.name]) for param in self.params)})"
+
+    def output(self, name: str) -> int:
+        """The place of an output, by its name or an alias; raises ExpressionError with the nearest name."""
+        known = (*self.outputs, *self.aliases)
+        if name not in known:
+            raise ExpressionError(
+                f"{self.name} has no output {name!r}; {suggestion(name, known) or 'it has ' + ', '.join(self.outputs)}"
+            )
+        return self.outputs.index(self.aliases.get(name, name))
+
+    def __reduce__(self) -> tuple[Callable[[str], "Indicator"], tuple[str]]:
+        from scanner.indicators import find
+
+        if find(self.name) is not self:
+            raise pickle.PicklingError(
+                f"{self.name} is pickled by its name, and the catalogue has another of that name"
+            )
+        return find, (self.name,)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'RSI'?`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(name.upper(), {k.upper(): k for k in known}, n=1)
+    return f"did you mean {next(k for k in known if k.upper() == near[0])!r}?" if near else ""
+
+
+def _integer(value: Any) -> int | None:
+    """An integer that is no truth value (numpy's count), else None."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _number(value: Any) -> float | None:
+    """A real number that is no truth value, text or NaN, else None."""
+    whole = _integer(value)
+    if whole is not None:
+        return float(whole)
+    try:
+        real = float(value) if hasattr(value, "__float__") and not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(real) else real
+
+
+def _text(value: Value) -> str:
+    return repr(value).removesuffix(".0")
