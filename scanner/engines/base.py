@@ -81,16 +81,16 @@ def spans(inputs: Sequence[Floats], lengths: Counts) -> tuple[Counts, Counts]:
     listed = length - lengths
     if length == 0 or (not listed.any() and finite.all()):
         return np.zeros(n_symbols, dtype=np.int64), stop
-    first = _first_true(finite)
+    first = first_true(finite)
     if (first < listed).any():
         finite &= np.arange(length) >= listed[:, None]
-        first = _first_true(finite)
+        first = first_true(finite)
     broken = np.flatnonzero(np.count_nonzero(finite, axis=1) < length - first)
     stop[broken] = [first[i] + np.argmin(finite[i, first[i] :]) for i in broken]
     return first, stop
 
 
-def _first_true(mask: npt.NDArray[np.bool_]) -> Counts:
+def first_true(mask: npt.NDArray[np.bool_]) -> Counts:
     """(symbols,) the column of each row's first True, the number of columns where there is none."""
     first: Counts = np.where(mask.any(axis=1), mask.argmax(axis=1), mask.shape[1])
     return first

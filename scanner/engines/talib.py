@@ -5,15 +5,16 @@ The only module that imports TA-Lib, which imports pandas and takes a second. It
 
 import functools
 import inspect
-import struct
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import EngineError
 from data.panel import Floats
-from scanner.engines.base import Counts, spans
+from scanner.engines.base import Counts, first_true, spans
 from scanner.indicators.spec import Family, Indicator, Param, Value
 
 try:
@@ -53,35 +54,30 @@ class TalibEngine:
         if len(matrices) != len(indicator.inputs):
             wanted = ", ".join(indicator.inputs)
             raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(matrices)}")
-        first, stop = spans(matrices, lengths)
-        length = matrices[0].shape[1]
+        n_symbols, length = matrices[0].shape
         width = length if keep is None else min(keep, length)
+        first, stop = spans(matrices, lengths)
         begin = first + indicator.lookback(**params)
         if indicator.reference is not None:
             outside = _outside(first, stop, length, length)
-            if outside is not None:
-                matrices = [np.where(outside, np.nan, matrix) for matrix in matrices]
-            full = indicator.reference(*matrices, **params)
+            full = indicator.reference(*(np.where(outside, np.nan, matrix) for matrix in matrices), **params)
             outputs = tuple(np.array(output[:, length - width :], order="C") for output in full)
         else:
-            outputs = _call(indicator, params, matrices, first, stop, begin, width)
+            outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
+            if _call(indicator, params, matrices, first, stop, outputs):
+                return outputs
         outside = _outside(begin, stop, length, width)
-        if outside is not None:
-            for output in outputs:
-                np.copyto(output, np.nan, where=outside)
+        for output in outputs:
+            np.copyto(output, np.nan, where=outside)
         return outputs
 
 
 engine = TalibEngine()
 
 
-def _outside(begin: Counts, stop: Counts, length: int, width: int) -> Any:
-    """(symbols, width) or (1, width): which of the last columns lie outside [begin, stop); None if none does."""
+def _outside(begin: Counts, stop: Counts, length: int, width: int) -> npt.NDArray[np.bool_]:
+    """(symbols, width): which of the last columns lie outside [begin, stop)."""
     columns = np.arange(length - width, length)
-    if stop.size == 0 or (begin.max() <= length - width and stop.min() == length):
-        return None
-    if begin.min() == begin.max() and stop.min() == length:
-        return (columns < begin[0])[None, :]
     return (columns < begin[:, None]) | (columns >= stop[:, None])
 
 
@@ -91,32 +87,47 @@ def _call(
     inputs: Sequence[Floats],
     first: Counts,
     stop: Counts,
-    begin: Counts,
-    width: int,
-) -> tuple[Floats, ...]:
-    """TA-Lib on each symbol's columns [first, stop); what it leaves out is any number."""
+    outputs: Sequence[Floats],
+) -> bool:
+    """Fills `outputs` with TA-Lib of each symbol's columns [first, stop); whether all else in them is NaN already."""
     assert indicator.talib is not None
     function = _function(indicator.talib)
     given = {**indicator.fixed, **params}
     arguments = [given[name] for name in Function(indicator.talib).info["parameters"]]
-    n_symbols, length = inputs[0].shape
-    outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
-    skip = length - width
-    several = len(outputs) > 1
-    if n_symbols and first.max() == 0 and stop.min() == length:
-        if begin[0] < length:
-            for row in zip(zip(*outputs, strict=True), *inputs, strict=True):
-                result = function(*row[1:], *arguments)
-                for target, values in zip(row[0], result if several else (result,), strict=True):
-                    target[:] = values[skip:]
-        return outputs
-    for i, (a, b, valid) in enumerate(zip(first.tolist(), stop.tolist(), begin.tolist(), strict=True)):
-        if valid < b and b > skip:
-            result = function(*[matrix[i, a:b] for matrix in inputs], *arguments)
-            c = max(a, skip)
-            for output, values in zip(outputs, result if several else (result,), strict=True):
-                output[i, c - skip : b - skip] = values[c - a :]
-    return outputs
+    length = inputs[0].shape[1]
+    skip = length - outputs[0].shape[1]
+    if not _as_talib_sees(inputs, first, stop):
+        for i, (a, b) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+            if b > max(a, skip):
+                result = function(*[matrix[i, a:b] for matrix in inputs], *arguments)
+                c = max(a, skip)
+                for output, values in zip(outputs, result if len(outputs) > 1 else (result,), strict=True):
+                    output[i, c - skip : b - skip] = values[c - a :]
+        return False
+    results = map(function, *inputs, *map(itertools.repeat, arguments))
+    values = None
+    if len(outputs) == 1:
+        output = outputs[0]
+        for i, values in enumerate(results):
+            output[i] = values[skip:] if skip else values
+    else:
+        for i, result in enumerate(results):
+            for output, values in zip(outputs, result, strict=True):
+                output[i] = values[skip:] if skip else values
+    # Its integers (candlesticks, indexes) are 0 and not NaN during the lookback.
+    return values is None or values.dtype == np.float64
+
+
+def _as_talib_sees(inputs: Sequence[Floats], first: Counts, stop: Counts) -> bool:
+    """Whether TA-Lib itself would begin each symbol at `first`, as it skips leading NaN, and meet no gap after it."""
+    if stop.size and stop.min() < inputs[0].shape[1]:
+        return False
+    if not first.any():
+        return True
+    known = ~np.isnan(inputs[0])
+    for matrix in inputs[1:]:
+        known &= ~np.isnan(matrix)
+    return bool((first_true(known) == first).all())
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -161,7 +172,8 @@ def _lookback(name: str, **params: Value) -> int:
     """TA-Lib's lookback; negative where it refuses a parameter."""
     function = Function(name)
     function.parameters = params
-    return int(function.lookback)
+    bars: int = function.lookback
+    return bars
 
 
 def _param(function: str, name: str, default: Value) -> Param:
@@ -170,34 +182,14 @@ def _param(function: str, name: str, default: Value) -> Param:
     def accepts(value: Value) -> bool:
         return _lookback(function, **{name: value}) >= 0
 
-    if isinstance(default, int):
-        lo, hi = _INTEGERS
-        return Param(name, int, default, _edge(default, lo, accepts), _edge(default, hi, accepts))
-    start, lo, hi = map(_rank, (default, *_REALS))
-
-    def at(rank: int) -> bool:
-        return accepts(_unrank(rank))
-
-    return Param(name, float, default, _unrank(_edge(start, lo, at)), _unrank(_edge(start, hi, at)))
+    lo, hi = _INTEGERS if isinstance(default, int) else _REALS
+    return Param(name, type(default), default, _edge(default, lo, accepts), _edge(default, hi, accepts))
 
 
-def _edge(good: int, end: int, accepts: Callable[[int], bool]) -> int:
-    """The last accepted integer on the way from `good`, which is, to `end`."""
-    if accepts(end):
-        return end
-    bad = end
-    while abs(bad - good) > 1:
-        middle = (good + bad) // 2
+def _edge(good: Value, bad: Value, accepts: Callable[[Value], bool]) -> Value:
+    """The last accepted value on the way from `good`, which is, to `bad`; exact for integers and for floats."""
+    if accepts(bad):
+        return bad
+    while (middle := (good + bad) // 2 if isinstance(good, int) else (good + bad) / 2) not in (good, bad):
         good, bad = (middle, bad) if accepts(middle) else (good, middle)
     return good
-
-
-def _rank(value: float) -> int:
-    """Floats in their order as integers, neighbours as neighbours."""
-    (bits,) = struct.unpack("<q", struct.pack("<d", value))
-    return bits if bits >= 0 else -(bits & 0x7FFF_FFFF_FFFF_FFFF)
-
-
-def _unrank(rank: int) -> float:
-    value: float = struct.unpack("<d", struct.pack("<q", abs(rank)))[0]
-    return value if rank >= 0 else -value

@@ -1,7 +1,6 @@
 """Momentum: how fast prices move, and where the close stands in its range."""
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from data.panel import Floats
 from scanner.indicators.spec import Indicator, integer
@@ -18,9 +17,8 @@ def kdj(
     """
     k, d = np.full(close.T.shape, np.nan), np.full(close.T.shape, np.nan)
     if len(k) >= fastk:
-        # A window that holds a NaN has none of its extremes, so a symbol starts at its own bar number `fastk`.
-        top = sliding_window_view(high.T, fastk, axis=0).max(axis=-1)
-        bottom = sliding_window_view(low.T, fastk, axis=0).min(axis=-1)
+        top = _highest(np.ascontiguousarray(high.T), fastk)
+        bottom = -_highest(np.ascontiguousarray(-low.T), fastk)
         spread = top - bottom
         flat = spread == 0
         rsv = np.where(flat, 50.0, 100 * (close.T[fastk - 1 :] - bottom) / np.where(flat, 1.0, spread))
@@ -29,6 +27,16 @@ def kdj(
             k_last = k[t] = np.where(np.isnan(k_last), now, (now + (slowk - 1) * k_last) / slowk)
             d_last = d[t] = np.where(np.isnan(d_last), k_last, (k_last + (slowd - 1) * d_last) / slowd)
     return k.T, d.T, (3 * k - 2 * d).T
+
+
+def _highest(values: Floats, n: int) -> Floats:
+    """The maximum of each `n` rows on end, (rows - n + 1, columns); NaN where one of them is."""
+    width = 1
+    while 2 * width <= n:
+        values = np.maximum(values[width:], values[:-width])
+        width *= 2
+    rest = n - width
+    return np.maximum(values[rest:], values[: len(values) - rest])
 
 
 INDICATORS = (

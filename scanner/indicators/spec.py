@@ -82,6 +82,8 @@ class Indicator:
     reference: Reference | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of outputs -> the output."""
+    recursive: bool = False
+    """Whether a value feeds on the one before it, so that an old bar fades instead of leaving the window."""
 
     def bind(self, *args: object, **kwargs: object) -> dict[str, Value]:
         """Arguments -> every parameter with its value, in the order of the declaration; raises ParameterError."""
