@@ -53,8 +53,12 @@ class Signal:
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it: times that users read as ISO 8601 in UTC, stamps as integers of ns, no NaN."""
         row = {f.name: getattr(self, f.name) for f in fields(self)}
-        row |= {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin), "values": dict(self.values)}
+        row |= {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin), "values": _json_values(self)}
         return {name: row[name] for name in SIGNAL.names}
+
+
+def _json_values(signal: Signal) -> dict[str, float | None]:
+    return {name: None if value is None else finite(value) for name, value in signal.values.items()}
 
 
 def finite(value: float) -> float | None:
@@ -77,7 +81,7 @@ def to_table(signals: Iterable[Signal]) -> pa.Table:
     for signal in signals:
         row: dict[str, Any] = {f.name: getattr(signal, f.name) for f in fields(signal)}
         row["id"] = signal.id
-        row["values"] = json.dumps(dict(signal.values), ensure_ascii=False)
+        row["values"] = json.dumps(_json_values(signal), ensure_ascii=False, allow_nan=False)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=SIGNAL)
 
