@@ -76,8 +76,8 @@ class _Client:
 class SignalServer:
     """Serves `ws://host:port/ws/signals`, and `/healthz`, from the event loop that starts it.
 
-    `epoch`: the history's. `replay` gives what the ring (the newest `ring` signals, in memory) no longer holds. `hello`:
-    more values for the hello message, or what makes them. `dropped` counts who was cut off for not reading.
+    `epoch`: the history's. `replay` gives what the ring (the newest `ring` signals, in memory) no longer holds.
+    `hello`: more values for the hello message, or what makes them. `dropped` counts who was cut off for not reading.
     Raises SettingsError for a host that is not this machine (nobody is asked who he is yet) and for a port in use.
     """
 
@@ -94,8 +94,8 @@ class SignalServer:
     ) -> None:
         if not _is_loopback(host):
             raise SettingsError(
-                f"serve.host must be an address of this machine alone (127.0.0.1, ::1, localhost): {PATH} asks nobody for"
-                f" a password; got {host!r}. From elsewhere reach it through 'ssh -L {port}:127.0.0.1:{port}'"
+                "serve.host must be an address of this machine alone (127.0.0.1, ::1, localhost), because nobody is"
+                f" asked for a password; got {host!r}. From elsewhere reach it through 'ssh -L {port}:127.0.0.1:{port}'"
             )
         self.host, self.port = host, port
         self.epoch, self.seq = epoch, 0
