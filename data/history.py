@@ -132,9 +132,9 @@ class SignalHistory:
         for part in (
             None if after is None else pc.field("bar_end") > _time(after),
             None if upto is None else pc.field("bar_end") <= _time(upto),
-            None if symbols is None else pc.field("symbol").isin(list(symbols)),
-            None if strategies is None else pc.field("strategy").isin(list(strategies)),
-            None if actions is None else pc.field("action").isin(list(actions)),
+            None if symbols is None else _among("symbol", symbols),
+            None if strategies is None else _among("strategy", strategies),
+            None if actions is None else _among("action", actions),
             None if min_confidence is None else pc.field("confidence") >= min_confidence,
         ):
             if part is not None:
@@ -358,6 +358,10 @@ def _with(table: pa.Table, about: dict[str, Any]) -> pa.Table:
 
 def _sorted(table: pa.Table, way: str, *keys: str) -> pa.Table:
     return table.sort_by([(key, way) for key in keys])
+
+
+def _among(name: str, values: Iterable[str]) -> pc.Expression:
+    return pc.field(name).isin(pa.array(list(values), pa.string()))
 
 
 def _time(ns: int) -> pa.Scalar:
