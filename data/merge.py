@@ -1,8 +1,9 @@
 """Checked rows against each other and against what a store holds: new bars, duplicates, revisions, conflicts.
 
-Two rows for one key (symbol, bar end) say the same where prices agree to 1e-9 of their size, amounts to the yuan
-(vendors round up or down) and volumes exactly, or to within the lot where the source counts in whole lots. A value that
-only one of them has (amount, previous close) contradicts nothing.
+Two rows for one key (symbol, bar end) say the same where they agree to the precision in which vendors publish: prices
+to 1e-9 of their size; amounts to the yuan, or to 100 CNY where one of them is in whole hundreds (Shenzhen publishes
+amounts in 10,000 CNY with two decimals); volumes exactly, or to the lot where the source counts in whole lots. A value
+that only one of them has (amount, previous close) contradicts nothing.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.columns import words_of
+from data.cells import words_of
 from data.panel import PRICES, Floats, Times
 from data.store import BarStore
 
 PRICE_TOLERANCE = 1e-9
-AMOUNT_TOLERANCE = 1.0
+YUAN = 1.0
+ROUND_YUAN = 100.0
 COMPARED = (*PRICES, "volume", "amount", "prev_close")
 OPTIONAL = ("amount", "prev_close")
 
@@ -131,13 +133,15 @@ def _compare(new: Bars, old: Bars) -> tuple[npt.NDArray[np.int64], Mask]:
     adds = np.zeros(len(new.keys), dtype=bool)
     for place, name in enumerate(COMPARED):
         a, b = new.fields[name], old.fields[name]
-        allowed = PRICE_TOLERANCE * np.maximum(np.abs(a), np.abs(b))
-        if name == "volume":
-            allowed = np.maximum(allowed, np.maximum(new.coarse, old.coarse))
-        elif name == "amount":
-            allowed = np.maximum(allowed, AMOUNT_TOLERANCE)
+        gap = np.abs(a - b)
         # A comparison with NaN is false, so what only one of them has does not differ.
-        bits |= (np.abs(a - b) > allowed).astype(np.int64) << place
+        differs = gap > PRICE_TOLERANCE * np.maximum(np.abs(a), np.abs(b))
+        if name == "volume":
+            differs &= gap > np.maximum(new.coarse, old.coarse)
+        elif name == "amount":
+            whole = (a % ROUND_YUAN == 0) | (b % ROUND_YUAN == 0)
+            differs &= gap >= np.where(whole, ROUND_YUAN, YUAN)
+        bits |= differs.astype(np.int64) << place
         if name in OPTIONAL:
             adds |= np.isnan(b) & ~np.isnan(a)
     return bits, adds

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from data.columns import NOTHING, labels_of, numbers_of, words_of
+from data.cells import NOTHING, labels_of, numbers_of, words_of
 from data.errors import UsageError
 from data.panel import Floats, Times
 from data.recognise import (
