@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import EngineError
+from data.errors import EngineError, ParameterError
 from data.panel import Floats
 from scanner.engines.base import Counts, first_true, spans
 from scanner.indicators.spec import Family, Indicator, Param, Value
@@ -30,6 +30,7 @@ _FAMILY: dict[str, Family] = {
     "Volume Indicators": "volume",
     "Pattern Recognition": "patterns",
 }
+_PATH_DEPENDENT = {"Function has an unstable period", "Output is path-dependent"}
 _INTEGERS = (-(2**31) + 1, 2**31 - 1)
 _REALS = (-3e37, 3e37)
 """TA-Lib's widest bounds; the numbers just below stand for "default"."""
@@ -49,13 +50,15 @@ class TalibEngine:
         *,
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
-        """As `Engine.run`."""
+        """As `Engine.run`; raises ParameterError where TA-Lib refuses parameters that are within bounds one by one."""
         matrices = [np.ascontiguousarray(matrix, dtype=np.float64) for matrix in inputs]
         if len(matrices) != len(indicator.inputs):
             wanted = ", ".join(indicator.inputs)
             raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(matrices)}")
         n_symbols, length = matrices[0].shape
         width = length if keep is None else min(keep, length)
+        if matrices[0].size == 0:
+            return tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
         first, stop = spans(matrices, lengths)
         begin = first + indicator.lookback(**params)
         if indicator.reference is not None:
@@ -64,7 +67,13 @@ class TalibEngine:
             outputs = tuple(np.array(output[:, length - width :], order="C") for output in full)
         else:
             outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
-            if _call(indicator, params, matrices, first, stop, outputs):
+            try:
+                done = _call(indicator, params, matrices, first, stop, outputs)
+            except Exception as error:
+                if type(error) is not Exception:  # TA-Lib raises nothing more precise
+                    raise
+                raise ParameterError(f"TA-Lib refuses {indicator.key(params)}: {error}") from error
+            if done:
                 return outputs
         outside = _outside(begin, stop, length, width)
         for output in outputs:
@@ -105,17 +114,16 @@ def _call(
                     output[i, c - skip : b - skip] = values[c - a :]
         return False
     results = map(function, *inputs, *map(itertools.repeat, arguments))
-    values = None
     if len(outputs) == 1:
-        output = outputs[0]
         for i, values in enumerate(results):
-            output[i] = values[skip:] if skip else values
+            outputs[0][i] = values[skip:] if skip else values
+        result = (values,)
     else:
         for i, result in enumerate(results):
             for output, values in zip(outputs, result, strict=True):
                 output[i] = values[skip:] if skip else values
     # Its integers (candlesticks, indexes) are 0 and not NaN during the lookback.
-    return values is None or values.dtype == np.float64
+    return all(values.dtype == np.float64 for values in result)
 
 
 def _as_talib_sees(inputs: Sequence[Floats], first: Counts, stop: Counts) -> bool:
@@ -146,30 +154,34 @@ def functions() -> tuple[str, ...]:
 def describe(name: str) -> Indicator:
     """One of `functions()` as an indicator: inputs, parameters with bounds, outputs and lookback are TA-Lib's own."""
     info = Function(name).info
+    pattern = info["group"] == "Pattern Recognition"
+    flags = set(info["function_flags"] or ())
+    family = _FAMILY.get(info["group"], "other")
     inputs: list[str] = []
     for value in info["input_names"].values():
         inputs += [value] if isinstance(value, str) else value
     outputs = tuple(info["output_names"])
     if len(outputs) == 1:
-        outputs = ("pattern",) if info["group"] == "Pattern Recognition" else (name.lower(),)
-    overlay = "Output scale same as input" in (info["function_flags"] or ()) or info["group"] == "Pattern Recognition"
+        outputs = ("pattern",) if pattern else (name.lower(),)
     return Indicator(
         name=name,
         title=info["display_name"],
         title_zh="",
-        family=_FAMILY.get(info["group"], "other"),
-        pane="overlay" if overlay else "oscillator",
+        family=family,
+        pane="overlay" if pattern or "Output scale same as input" in flags else "oscillator",
         inputs=tuple(inputs),
         params=tuple(_param(name, param, default) for param, default in info["parameters"].items()),
         outputs=outputs,
         lookback=functools.partial(_lookback, name),
         talib=name,
+        # TA-Lib marks some; an average of averages it does not.
+        recursive=bool(flags & _PATH_DEPENDENT) or family not in ("patterns", "other"),
         doc=f"{info['display_name']}: TA-Lib's {name}, of its {info['group'].lower()}.",
     )
 
 
 def _lookback(name: str, **params: Value) -> int:
-    """TA-Lib's lookback; negative where it refuses a parameter."""
+    """TA-Lib's own lookback."""
     function = Function(name)
     function.parameters = params
     bars: int = function.lookback
@@ -178,9 +190,11 @@ def _lookback(name: str, **params: Value) -> int:
 
 def _param(function: str, name: str, default: Value) -> Param:
     """A parameter with its bounds, which TA-Lib for Python does not tell: found by what its lookback refuses."""
+    probe = Function(function)
 
     def accepts(value: Value) -> bool:
-        return _lookback(function, **{name: value}) >= 0
+        probe.parameters = {name: value}
+        return bool(probe.lookback >= 0)
 
     lo, hi = _INTEGERS if isinstance(default, int) else _REALS
     return Param(name, type(default), default, _edge(default, lo, accepts), _edge(default, hi, accepts))
@@ -192,4 +206,4 @@ def _edge(good: Value, bad: Value, accepts: Callable[[Value], bool]) -> Value:
         return bad
     while (middle := (good + bad) // 2 if isinstance(good, int) else (good + bad) / 2) not in (good, bad):
         good, bad = (middle, bad) if accepts(middle) else (good, middle)
-    return good
+    return good + 0  # -0.0 becomes 0.0

@@ -52,6 +52,7 @@ INDICATORS = (
         outputs=("rsi",),
         lookback=lambda timeperiod: timeperiod,
         talib="RSI",
+        recursive=True,
         doc=(
             "100 * gain / (gain + loss), both Wilder-smoothed and seeded with the mean of the first n changes; "
             "0 where the price never moved (Wilder 1978)."
@@ -88,6 +89,7 @@ INDICATORS = (
         lookback=lambda fastk, slowk, slowd: fastk - 1,
         dialect="tdx",
         reference=kdj,
+        recursive=True,
         doc=(
             "rsv = 100 * (close - lowest low) / (highest high - lowest low), 50 where the range is zero; "
             "k = SMA(rsv, slowk, 1), d = SMA(k, slowd, 1) in TongDaXin's sense, y = (x + (n-1) * y') / n, seeded with "

@@ -32,7 +32,7 @@ INDICATORS = (
         lookback=lambda: 11,
         talib="CDLHAMMER",
         doc=(
-            "100 where a body smaller than the mean of the ten bars before has a lower shadow longer than itself, "
+            "100 where a body smaller than the mean body of the ten bars before has a lower shadow longer than itself, "
             "hardly an upper one, and stands near or below the low of the bar before, else 0."
         ),
     ),

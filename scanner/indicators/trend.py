@@ -27,6 +27,7 @@ INDICATORS = (
         outputs=("ema",),
         lookback=lambda timeperiod: timeperiod - 1,
         talib="EMA",
+        recursive=True,
         doc="y = y' + 2/(n+1) * (x - y'), seeded with the mean of the first n values (TongDaXin seeds with the first).",
     ),
     Indicator(
@@ -53,6 +54,7 @@ INDICATORS = (
         outputs=("dema",),
         lookback=lambda timeperiod: 2 * (timeperiod - 1),
         talib="DEMA",
+        recursive=True,
         doc="2 * EMA(x, n) - EMA(EMA(x, n), n), an average with less lag (Mulloy 1994).",
     ),
     Indicator(
@@ -66,6 +68,7 @@ INDICATORS = (
         outputs=("tema",),
         lookback=lambda timeperiod: 3 * (timeperiod - 1),
         talib="TEMA",
+        recursive=True,
         doc="3 * EMA1 - 3 * EMA2 + EMA3, where EMAk is the EMA of EMAk-1 (Mulloy 1994).",
     ),
     Indicator(
@@ -82,6 +85,7 @@ INDICATORS = (
         # TA-Lib swaps the two if the fast one is the slower.
         lookback=lambda fastperiod, slowperiod, signalperiod: max(fastperiod, slowperiod) + signalperiod - 2,
         talib="MACD",
+        recursive=True,
         doc=(
             "macd = EMA(x, fast) - EMA(x, slow), both seeded on bars that end together; signal = EMA(macd, "
             "signalperiod); hist = macd - signal, not doubled as in TongDaXin (Appel 1979)."
@@ -115,6 +119,7 @@ INDICATORS = (
         outputs=("sar",),
         lookback=lambda acceleration, maximum: 1,
         talib="SAR",
+        recursive=True,
         doc=(
             "sar = sar' + af * (extreme - sar'), af growing by acceleration up to maximum at each new extreme; the "
             "side changes when the price touches it (Wilder 1978)."
@@ -132,6 +137,7 @@ INDICATORS = (
         outputs=("adx",),
         lookback=lambda timeperiod: 2 * timeperiod - 1,
         talib="ADX",
+        recursive=True,
         doc=(
             "Wilder's mean of 100 * |+DI - -DI| / (+DI + -DI), each DI being smoothed directional movement over "
             "smoothed true range: how strong a trend is, not which way it goes (Wilder 1978)."

@@ -14,6 +14,7 @@ INDICATORS = (
         outputs=("atr",),
         lookback=lambda timeperiod: timeperiod,
         talib="ATR",
+        recursive=True,
         doc="y = (y' * (n-1) + TRANGE) / n, seeded with the mean of the first n true ranges; CNY (Wilder 1978).",
     ),
     Indicator(
@@ -27,6 +28,7 @@ INDICATORS = (
         outputs=("natr",),
         lookback=lambda timeperiod: timeperiod,
         talib="NATR",
+        recursive=True,
         doc="100 * ATR(n) / close, in percent, so that stocks of different price compare (Forman 2006).",
     ),
     Indicator(

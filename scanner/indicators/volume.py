@@ -13,6 +13,7 @@ INDICATORS = (
         outputs=("obv",),
         lookback=lambda: 0,
         talib="OBV",
+        recursive=True,
         doc=(
             "y = y' + volume where the close rose, - volume where it fell, seeded with the first volume; shares, so "
             "its level depends on where the history starts (Granville 1963)."
@@ -28,6 +29,7 @@ INDICATORS = (
         outputs=("ad",),
         lookback=lambda: 0,
         talib="AD",
+        recursive=True,
         doc=(
             "y = y' + volume * ((close - low) - (high - close)) / (high - low), nothing added where high = low; "
             "shares, so its level depends on where the history starts (Chaikin)."
@@ -45,6 +47,7 @@ INDICATORS = (
         outputs=("adosc",),
         lookback=lambda fastperiod, slowperiod: max(fastperiod, slowperiod) - 1,
         talib="ADOSC",
+        recursive=True,
         doc="EMA(AD, fast) - EMA(AD, slow), both seeded with the first AD; shares (Chaikin).",
     ),
 )

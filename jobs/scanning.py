@@ -1,0 +1,144 @@
+"""MarketScan: a store, strategies and a cluster, joined into scans whose signals are durable. `scan` and `run` both use it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from data.errors import StaleDataError
+from data.history import SignalHistory
+from data.signal import Signal
+from data.store import BarStore
+from data.symbols import kind
+from scanner.cluster import Cluster
+from scanner.engines.base import Engine
+from scanner.loading import StrategyRegistry
+from scanner.resident import ShardTask, split, to_ipc
+from scanner.scan import ScanResult, make_plan, merge, to_signals
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """One scan: what it found, the signals that are new (durable, in order), and all that fired with those of before."""
+
+    result: ScanResult
+    signals: tuple[Signal, ...]
+    published: tuple[Signal, ...]
+    silent: int
+    """How many a cooldown kept silent."""
+    origin: int
+
+
+class MarketScan:
+    """Scans of one frame of one store.
+
+    Holds the shards' symbols, which bar each strategy last fired at, and the names of symbols. `history`: None records
+    nothing.
+    """
+
+    def __init__(
+        self,
+        store: BarStore,
+        frame: str,
+        strategies: StrategyRegistry,
+        *,
+        symbols: Sequence[str],
+        engine: Engine,
+        cluster: Cluster,
+        history: SignalHistory | None,
+        extra: Sequence[str] = (),
+        adjusted: str | None = None,
+        n_shards: int | None = None,
+        deadline_s: float = 60.0,
+    ) -> None:
+        self.store, self.frame, self.adjusted = store, frame, adjusted
+        self.strategies = strategies.for_frame(frame)
+        self.plan = make_plan(frame, self.strategies, extra)
+        self.engine, self.cluster, self.history = engine, cluster, history
+        self.shards = split(symbols, n_shards or cluster.workers)
+        self.deadline_s = deadline_s
+        self.names = {symbol: name for symbol, (name, _) in store.names().items()}
+        self._last_fired: dict[tuple[str, str, str, str], int] | None = None
+        self._trace = time.time_ns()
+
+    def scan(
+        self,
+        bar_end: int,
+        *,
+        origin: int,
+        batch: pa.Table | pa.RecordBatch | None = None,
+        previous: int | None = None,
+        received_ns: int = 0,
+        bar_closed_ns: int = 0,
+    ) -> Scanned:
+        """Scan at `bar_end` (UTC ns) what the store holds from `origin` on; `batch` and `previous` as in `ShardTask`."""
+        start = time.perf_counter()
+        self._trace += 1
+        ipc = None if batch is None else to_ipc(batch)
+        tasks = [
+            ShardTask(
+                str(self.store.root),
+                self.frame,
+                self.adjusted,
+                shard,
+                origin,
+                bar_end,
+                self.engine.name,
+                self.plan,
+                previous,
+                ipc,
+                self._trace,
+            )
+            for shard in self.shards
+        ]
+        answers = self.cluster.run(tasks, deadline_s=self.deadline_s)
+        result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
+        result = replace(result, elapsed_s=time.perf_counter() - start)
+        for name in result.failed:
+            self._switch_off(name)
+        signals, silent = to_signals(
+            result,
+            self.strategies,
+            self._fired(bar_end),
+            origin=origin,
+            names=self.names,
+            received_ns=received_ns,
+            bar_closed_ns=bar_closed_ns,
+            scanned_ns=time.time_ns(),
+        )
+        published = tuple(signals if self.history is None else self.history.append(signals))
+        if self._last_fired is not None:
+            for signal in signals:
+                self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end
+        return Scanned(result, tuple(signals), published, silent, origin)
+
+    def _switch_off(self, name: str) -> None:
+        """A strategy that raised runs no more; the others go on."""
+        self.strategies = [strategy for strategy in self.strategies if strategy.name != name]
+        self.plan = make_plan(self.frame, self.strategies, [str(term) for term in self.plan.extra])
+
+    def _fired(self, bar_end: int) -> Mapping[tuple[str, str, str, str], int]:
+        """When each strategy last fired, read from the history once and then kept."""
+        if self.history is None or not any(strategy.cooldown for strategy in self.strategies):
+            return {}
+        if self._last_fired is None:
+            self._last_fired = self.history.last_bar_ends(bar_end)
+        return self._last_fired
+
+
+def scannable(store: BarStore, frame: str, kinds: Sequence[str], *, adjusted: str | None = None) -> list[str]:
+    """The stored symbols of a frame whose kind is among `kinds`, sorted. Raises StaleDataError where there are none."""
+    found = [symbol for symbol in store.symbols(frame, adjusted=adjusted) if kind(symbol) in kinds]
+    if not found:
+        raise StaleDataError(
+            f"the store {store.root} holds no {frame} bars of {', '.join(kinds)}; it has the frames"
+            f" {', '.join(store.frames()) or 'none'}. Import some with 'mystocks-scan import PATH...'"
+        )
+    return found
+
+
+def origin_of(store: BarStore, frame: str, bar_end: int, bars: int | None, *, adjusted: str | None = None) -> int:
+    """The first bar end (UTC ns) that indicators see: the store's first, or that of `bars` bar ends up to `bar_end`."""
+    ends = [end for end in store.bar_ends(frame, adjusted=adjusted) if end <= bar_end]
+    return ends[0] if bars is None else ends[-bars:][0]

@@ -1,0 +1,155 @@
+"""Where shards are scanned: in this process, or on the workers of a Dask cluster."""
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from data.errors import ScanError, UsageError
+from scanner.resident import ShardTask, run_shard
+from scanner.scan import ShardAnswer
+
+log = logging.getLogger(__name__)
+
+
+class Cluster(Protocol):
+    """Runs shard tasks."""
+
+    name: str
+    workers: int
+    """How many shards run at once."""
+    dashboard: str | None
+    """URL of the Dask dashboard, where there is one."""
+
+    def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
+        """The answers in the order of the tasks. Task k keeps its bars where it ran before. Raises ScanError."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class InlineCluster:
+    """No cluster: the calling process scans, one shard after another. The lowest latency on one machine."""
+
+    name = "inline"
+    workers = 1
+    dashboard = None
+
+    def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
+        return [run_shard(task) for task in tasks]
+
+    def close(self) -> None:
+        pass
+
+
+class DaskCluster:
+    """Dask workers, local processes or those of an existing scheduler; shard k stays on worker k modulo workers.
+
+    The client is called from one thread of its own, so that no event loop of ours is Dask's. A scan that fails or is
+    late is finished in this process and counted in `late`.
+    """
+
+    def __init__(self, address: str | None = None, *, workers: int = 0, dashboard_port: int = 8787) -> None:
+        self.name = address or "local"
+        self.late = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dask-client")
+        self._closed = threading.Event()
+        self._client: Any = None
+        self._cluster: Any = None
+        try:
+            self._thread.submit(self._start, address, workers, dashboard_port).result()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    def _start(self, address: str | None, workers: int, dashboard_port: int) -> None:
+        import dask
+        from distributed import Client, LocalCluster
+
+        dask.config.set({"distributed.comm.timeouts.connect": "10s", "distributed.admin.log-format": "%(message)s"})
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        if address is None:
+            self._cluster = LocalCluster(
+                n_workers=workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=f"127.0.0.1:{dashboard_port}",
+                memory_limit=0,
+            )
+            self._client = Client(self._cluster)
+        else:
+            try:
+                self._client = Client(address, timeout="10s")
+            except OSError as error:
+                raise UsageError(
+                    f"no Dask scheduler answers at {address!r}: {error}. Start one with 'dask scheduler', or use --cluster local"
+                ) from error
+        self.dashboard: str | None = self._client.dashboard_link
+        self._workers = self._find_workers()
+        self.workers = len(self._workers)
+
+    def _find_workers(self) -> list[str]:
+        found = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not found:
+            raise UsageError(f"the Dask scheduler {self.name} has no workers. Start some with 'dask worker {self.name}'")
+        return found
+
+    def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
+        try:
+            return self._thread.submit(self._run, tasks, deadline_s).result()
+        except Exception as error:
+            if self._closed.is_set():
+                raise ScanError("the cluster was closed during a scan") from error
+            self.late += 1
+            log.exception("the scan of %d shards failed on the cluster; finishing it in this process", len(tasks))
+            return [run_shard(task) for task in tasks]
+
+    def _run(self, tasks: Sequence[ShardTask], deadline_s: float) -> list[ShardAnswer]:
+        alive = set(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not alive.issuperset(self._workers):
+            self._workers = self._find_workers()
+        futures = [
+            self._client.submit(
+                run_shard,
+                task,
+                key=f"scan-{task.frame}-{task.bar_end}-{number}-{task.trace}",
+                pure=False,
+                workers=[self._workers[number % len(self._workers)]],
+                allow_other_workers=True,
+            )
+            for number, task in enumerate(tasks)
+        ]
+        try:
+            answers: list[ShardAnswer] = self._client.gather(futures, direct=False, asynchronous=False) if deadline_s <= 0 else [
+                future.result(timeout=deadline_s) for future in futures
+            ]
+        except BaseException:
+            self._client.cancel(futures, force=True)
+            raise
+        return answers
+
+    def close(self) -> None:
+        self._closed.set()
+
+        def stop() -> None:
+            if self._client is not None:
+                self._client.close(timeout=2)
+            if self._cluster is not None:
+                self._cluster.close(timeout=3)
+
+        self._thread.submit(stop)
+        self._thread.shutdown(wait=True)
+
+
+def make_cluster(name: str, *, workers: int = 0, dashboard_port: int = 8787) -> Cluster:
+    """`inline`, `local`, or the address of a Dask scheduler, tcp://host:8786. Raises UsageError for anything else."""
+    if name == "inline":
+        return InlineCluster()
+    if name == "local":
+        return DaskCluster(workers=workers, dashboard_port=dashboard_port)
+    if name.startswith(("tcp://", "tls://")):
+        return DaskCluster(name)
+    raise UsageError(f"cluster must be local, inline or tcp://host:port; got {name!r}")

@@ -1,0 +1,163 @@
+"""Terms -> values: each distinct term once, in the order of dependency, and only as many bars of it as are needed."""
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.panel import Floats, Panel
+from scanner.engines.base import Engine, choose
+from scanner.fields import FIELDS, Source, tail
+from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
+from scanner.terms import Term, order, parse_value
+
+Array = npt.NDArray[Any]
+
+_ARITHMETIC = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
+_COMPARISONS = {
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "<": np.less,
+    "<=": np.less_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+
+
+def needed(terms: Mapping[Term, int], length: int, known: Container[Term] = ()) -> dict[Term, int]:
+    """Terms with the bars wanted of each -> every term below them with the bars needed of it, what is needed first first.
+
+    An indicator needs the whole history of its inputs, a function its reach on top of what is wanted of it.
+    """
+    need = dict.fromkeys(order(terms, known), 0)
+    for term, keep in terms.items():
+        if term in need:
+            need[term] = max(need[term], min(keep, length))
+    for term in reversed(need):
+        for arg in term.args:
+            if arg in need:
+                need[arg] = max(need[arg], min(length, _keep_of_argument(term, need[term], length)))
+    return need
+
+
+def _keep_of_argument(term: Term, keep: int, length: int) -> int:
+    if term.op == "indicator":
+        return length
+    if term.op == "function":
+        name, n = term.data
+        reach = FUNCTIONS[name].reach(n or 1)
+        return length if reach is None else keep + reach
+    return keep
+
+
+def evaluate(
+    terms: Mapping[Term, int], source: Source, engine: Engine, known: Mapping[Term, Array] | None = None
+) -> dict[Term, Array]:
+    """Compute `terms`, each for the bars wanted of it.
+
+    Returns term -> float64 (bars, symbols), the newest last, or of an indicator with several outputs a tuple of such;
+    conditions are 1.0, 0.0 and NaN for unknown; texts are objects. `known`: values of terms computed elsewhere.
+    """
+    known = known or {}
+    need = needed(terms, source.length, known)
+    values: dict[Term, Any] = dict(known)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for term, keep in need.items():
+            values[term] = _value(term, keep, values, source, engine)
+    return {term: _last(values[term], min(keep, source.length)) for term, keep in terms.items()}
+
+
+def _last(value: Any, keep: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(tail(part, keep) for part in value)
+    return value if np.ndim(value) == 0 else tail(value, keep)
+
+
+def _value(term: Term, keep: int, values: Mapping[Term, Any], source: Source, engine: Engine) -> Any:
+    match term.op:
+        case "const":
+            return term.data if isinstance(term.data, str) else np.float64(term.data)
+        case "field":
+            return FIELDS[term.data].value(source, keep)
+        case "indicator":
+            length, symbols = source.length, len(source.packed.symbols)
+            inputs = []
+            for arg in term.args:
+                series = np.broadcast_to(values[arg], (length, symbols)) if np.ndim(values[arg]) == 0 else values[arg]
+                inputs.append(np.ascontiguousarray(tail(series, length).T))
+            outputs = engine.run(term.indicator, term.parameters, inputs, source.packed.lengths, keep=keep)
+            columns = tuple(output.T for output in outputs)
+            return columns if len(columns) > 1 else columns[0]
+        case "output":
+            parent = values[term.args[0]]
+            place = term.args[0].indicator.outputs.index(term.data)
+            return tail(parent[place] if isinstance(parent, tuple) else parent, keep)
+        case "in":
+            return np.isin(_last(values[term.args[0]], keep).astype(str), term.data).astype(np.float64)
+    args = [values[arg] for arg in term.args]
+    if term.op == "function":
+        name, n = term.data
+        function = FUNCTIONS[name]
+        wanted = _keep_of_argument(term, keep, source.length)
+        args = [_last(arg, wanted) for arg in args]
+        if function.across:
+            shape = (wanted, len(source.packed.symbols))
+            result = rank_within(np.broadcast_to(args[0], shape), source.ends(wanted))
+        else:
+            result = function.core(*args) if n is None else function.core(*args, n)
+        return _last(result, keep)
+    args = [_last(arg, keep) for arg in args]
+    if term.op in _ARITHMETIC:
+        return _ARITHMETIC[term.op](*args)
+    if term.op in _COMPARISONS:
+        return compare(args[0], args[1], _COMPARISONS[term.op])
+    if term.op == "neg":
+        return -args[0]
+    if term.op == "not":
+        return negated(args[0])
+    result = args[0]
+    for arg in args[1:]:
+        result = both(result, arg) if term.op == "and" else either(result, arg)
+    return result
+
+
+class Values(Mapping[str, Floats]):
+    """What `compute` returns: expression as it was written -> float64 (bars, symbols) on the panel's rows."""
+
+    def __init__(self, values: Mapping[str, Floats], engine: str) -> None:
+        self._values = values
+        self.engine = engine
+        """The engine that computed it."""
+
+    def __getitem__(self, expression: str) -> Floats:
+        return self._values[expression]
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine = "auto") -> Values:
+    """Compute expressions of the rule language over a whole panel, in this process.
+
+    Each symbol is computed over its own bars: a halt is no bar. Returns expression -> float64 (bars, symbols), rows =
+    `panel.times`, NaN where there is no bar and during the lookback; a condition is 1.0, 0.0 or NaN where unknown. Prices
+    are taken as they stand in the panel, without adjustment.
+
+    Raises ExpressionError, ParameterError, EngineError.
+    """
+    wanted = [expressions] if isinstance(expressions, str) else list(expressions)
+    terms = {expression: parse_value(expression) for expression in wanted}
+    chosen = choose(engine)[0] if isinstance(engine, str) else engine
+    source = Source(panel.pack(), adjust=False)
+    results = evaluate({term: source.length for term in terms.values()}, source, chosen)
+    shape = (source.length, len(panel.symbols))
+    unpacked: dict[Term, Floats] = {}
+    for term in dict.fromkeys(terms.values()):
+        full = np.broadcast_to(results[term], shape)
+        unpacked[term] = source.packed.unpack(full.T, panel.times)
+    return Values({expression: unpacked[term] for expression, term in terms.items()}, chosen.name)
+
