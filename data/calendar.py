@@ -17,6 +17,7 @@ Bars are labelled by their END, interval (start, end]; the day has 240 one-minut
 in Asia/Shanghai, which has been UTC+8 without daylight saving since September 1991. Times are UTC in nanoseconds.
 """
 
+import warnings
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
@@ -188,7 +189,10 @@ def _library() -> tuple[Days, date]:
     from exchange_calendars.exchange_calendar_xshg import XSHGExchangeCalendar
 
     bound = XSHGExchangeCalendar.bound_max()
-    calendar = get_calendar("XSHG", start=FIRST.isoformat(), end=bound)
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 calls what pandas 3.1 has deprecated; nothing a caller of ours could mend.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        calendar = get_calendar("XSHG", start=FIRST.isoformat(), end=bound)
     sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
     sessions.flags.writeable = False
     return sessions, bound.date()

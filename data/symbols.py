@@ -26,8 +26,8 @@ _STOCKS = frozenset({"a_share", "b_share", "cdr", "preferred"})
 class PrefixFact:
     """Codes of `exchange` that begin with `prefix` (two or three digits) are of `kind` on `board`.
 
-    In use from `since` to `until` (None: still). `confirmed`: whether `source` was found to state it; otherwise the
-    source is the exchange's home, and the row rests on general knowledge.
+    In use from `since` to `until` (None: still). `source` states the range. `confirmed`: whether a notice was found for
+    the dates too; otherwise they are general knowledge, and nothing but the tests depends on them.
     """
 
     exchange: str
@@ -40,24 +40,35 @@ class PrefixFact:
     confirmed: bool = False
 
 
-_SSE = "https://www.sse.com.cn/"
-_SZSE = "https://www.szse.cn/"
-_BSE = "https://www.bse.cn/"
+_SSE = "https://www.sse.com.cn/lawandrules/guide/stock/jyglywznylc/zn/c/c_20260831_10830435.shtml"
+"""SSE, guide no. 4, allocation of securities codes (third revision of 2026)."""
+_SZSE = "https://www.szse.cn/marketServices/technicalservice/doc/P020260306733846760075.pdf"
+"""SZSE, table of securities code ranges (March 2026)."""
+_BSE = "https://www.bse.cn/jygl_list/200021626.html"
+"""BSE, guideline on codes and short names, in force from 2024-04-22: listed shares begin with 92."""
+_BSE_SWITCH = "https://www.bse.cn/important_news/200026735.html"
+"""BSE, notice of 2025-09-12: from 2025-10-09 all listed shares trade under their 920 codes."""
+_STAR = "https://star.sse.com.cn/star/media/news/c/c_20190705_4858655.shtml"
+_CHINEXT = "https://www.szse.cn/aboutus/trends/news/t20091102_517893.html"
 
 FACTS = (
     PrefixFact("SH", "600", "a_share", "main", date(1990, 12, 19), _SSE),
     PrefixFact("SH", "601", "a_share", "main", date(2006, 7, 5), _SSE),
     PrefixFact("SH", "603", "a_share", "main", date(2012, 1, 1), _SSE),
     PrefixFact("SH", "605", "a_share", "main", date(2020, 4, 17), _SSE),
-    PrefixFact("SH", "688", "a_share", "star", date(2019, 7, 22), _SSE),
+    PrefixFact("SH", "688", "a_share", "star", date(2019, 7, 22), _STAR, confirmed=True),
     PrefixFact("SH", "689", "cdr", "star", date(2020, 10, 29), _SSE),
     PrefixFact("SH", "900", "b_share", "b_share", date(1992, 2, 21), _SSE),
+    PrefixFact("SH", "330", "preferred", "preferred", date(2014, 11, 28), _SSE),
     PrefixFact("SH", "360", "preferred", "preferred", date(2014, 11, 28), _SSE),
     PrefixFact("SH", "50", "etf", "etf", date(1998, 4, 7), _SSE),
     PrefixFact("SH", "51", "etf", "etf", date(2005, 2, 23), _SSE),
     PrefixFact("SH", "52", "etf", "etf", date(2024, 1, 1), _SSE),
     PrefixFact("SH", "53", "etf", "etf", date(2024, 1, 1), _SSE),
+    PrefixFact("SH", "55", "etf", "etf", date(2024, 1, 1), _SSE),
     PrefixFact("SH", "56", "etf", "etf", date(2021, 1, 1), _SSE),
+    PrefixFact("SH", "581", "etf", "etf", date(2026, 1, 1), _SSE),
+    PrefixFact("SH", "587", "etf", "etf", date(2026, 1, 1), _SSE),
     PrefixFact("SH", "588", "etf", "etf", date(2020, 11, 16), _SSE),
     PrefixFact("SH", "589", "etf", "etf", date(2024, 1, 1), _SSE),
     PrefixFact("SH", "000", "index", "index", date(1991, 7, 15), _SSE),
@@ -65,20 +76,20 @@ FACTS = (
     PrefixFact("SZ", "001", "a_share", "main", date(1997, 1, 1), _SZSE),
     PrefixFact("SZ", "002", "a_share", "main", date(2004, 6, 25), _SZSE),
     PrefixFact("SZ", "003", "a_share", "main", date(2019, 7, 31), _SZSE),
-    PrefixFact("SZ", "300", "a_share", "chinext", date(2009, 10, 30), _SZSE),
-    PrefixFact("SZ", "301", "a_share", "chinext", date(2021, 5, 28), _SZSE),
-    PrefixFact("SZ", "302", "a_share", "chinext", date(2020, 12, 29), _SZSE),
-    PrefixFact("SZ", "200", "b_share", "b_share", date(1992, 2, 28), _SZSE),
-    PrefixFact("SZ", "201", "b_share", "b_share", date(2018, 12, 26), _SZSE),
+    PrefixFact("SZ", "004", "a_share", "main", date(2019, 7, 31), _SZSE),
+    PrefixFact("SZ", "30", "a_share", "chinext", date(2009, 10, 30), _CHINEXT, confirmed=True),
+    PrefixFact("SZ", "20", "b_share", "b_share", date(1992, 2, 28), _SZSE),
     PrefixFact("SZ", "140", "preferred", "preferred", date(2015, 1, 1), _SZSE),
     PrefixFact("SZ", "15", "etf", "etf", date(2006, 4, 24), _SZSE),
     PrefixFact("SZ", "16", "etf", "etf", date(2004, 12, 20), _SZSE),
     PrefixFact("SZ", "18", "etf", "etf", date(1998, 4, 7), _SZSE),
     PrefixFact("SZ", "399", "index", "index", date(1991, 4, 3), _SZSE),
-    PrefixFact("BJ", "920", "a_share", "bse", date(2024, 4, 22), _BSE),
-    PrefixFact("BJ", "43", "a_share", "bse", date(2021, 11, 15), _BSE, until=date(2025, 10, 8)),
-    PrefixFact("BJ", "83", "a_share", "bse", date(2021, 11, 15), _BSE, until=date(2025, 10, 8)),
-    PrefixFact("BJ", "87", "a_share", "bse", date(2021, 11, 15), _BSE, until=date(2025, 10, 8)),
+    PrefixFact("SZ", "97", "index", "index", date(2010, 1, 1), _SZSE),
+    PrefixFact("SZ", "98", "index", "index", date(2010, 1, 1), _SZSE),
+    PrefixFact("BJ", "92", "a_share", "bse", date(2024, 4, 22), _BSE, confirmed=True),
+    PrefixFact("BJ", "43", "a_share", "bse", date(2021, 11, 15), _BSE_SWITCH, date(2025, 10, 8), confirmed=True),
+    PrefixFact("BJ", "83", "a_share", "bse", date(2021, 11, 15), _BSE_SWITCH, date(2025, 10, 8), confirmed=True),
+    PrefixFact("BJ", "87", "a_share", "bse", date(2021, 11, 15), _BSE_SWITCH, date(2025, 10, 8), confirmed=True),
     PrefixFact("BJ", "899", "index", "index", date(2022, 11, 21), _BSE),
 )
 
