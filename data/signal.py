@@ -5,8 +5,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 
 from data.schema import SIGNAL
@@ -55,6 +56,14 @@ class Signal:
         row = {f.name: getattr(self, f.name) for f in fields(self)}
         row |= {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin), "values": _json_values(self)}
         return {name: row[name] for name in SIGNAL.names}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; what it does not know, a later version's, is left out."""
+        times = {
+            name: int(np.datetime64(row[name].removesuffix("Z"), "ns").view(np.int64)) for name in ("bar_end", "origin")
+        }
+        return cls(**{f.name: row[f.name] for f in fields(cls)} | times)
 
 
 def _json_values(signal: Signal) -> dict[str, float | None]:

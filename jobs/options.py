@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from data.settings import StoreSettings, load_settings
+from data.store import BarStore
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 config_option = click.option(
@@ -26,6 +29,7 @@ store_option = click.option(
     metavar="DIR",
     help="The store's folder; by default in the user's data folder.",
 )
+_VERBOSITY = f"{__name__}.verbosity"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
@@ -34,6 +38,7 @@ def verbosity_options(command: F) -> F:
 
     def set_level(ctx: click.Context, param: click.Parameter, value: int) -> None:
         if value:
+            ctx.meta[_VERBOSITY] = -value if param.name == "quiet" else value
             level = logging.ERROR if param.name == "quiet" else logging.DEBUG if value > 1 else logging.INFO
             logging.getLogger().setLevel(level)
 
@@ -45,9 +50,35 @@ def verbosity_options(command: F) -> F:
     return verbose(quiet(command))
 
 
-def print_json(value: Any) -> None:
-    """One object on one line of stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": ")))
+def is_verbose() -> bool:
+    """Whether the command that runs was given -v."""
+    return bool(click.get_current_context().meta.get(_VERBOSITY, 0) > 0)
+
+
+def open_store(config: Path | None, store: Path | None, *, origin: str | None = None) -> BarStore:
+    """The store a command works on: `store`, else the settings'.
+
+    `origin` ("market" or "sim") is for commands that write: that market's store, made where there is none. Without it
+    the store must exist; where nobody chose one and there is no market yet, the simulated market's serves, and stderr
+    says so. Raises StoreOriginError naming the remedy, SettingsError.
+    """
+    settings = load_settings(config).store
+    if store is not None:
+        return BarStore(store, origin=origin)
+    if origin is not None:
+        return BarStore(settings.sim_path if origin == "sim" else settings.path, origin=origin)
+    chosen = settings.path != StoreSettings().path
+    if not chosen and not (settings.path / "store.json").exists() and (settings.sim_path / "store.json").exists():
+        click.echo(
+            f"There is no market at {settings.path} yet; this is the simulated one, {settings.sim_path}", err=True
+        )
+        return BarStore(settings.sim_path)
+    return BarStore(settings.path)
+
+
+def print_json(value: Any, stream: Any = None) -> None:
+    """One object on one line of the stream (stdout by default)."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": ")), file=stream)
 
 
 def on_terminal(stream: Any = None) -> bool:

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_retry_or_a_restart_gives_the_same_id() -> None:
         {"developing": True},
     ],
 )
-def test_what_makes_it_another_signal_makes_another_id(change: dict[str, object]) -> None:
+def test_what_makes_it_another_signal_makes_another_id(change: dict[str, Any]) -> None:
     assert replace(FIRED, **change).id != FIRED.id
 
 
@@ -61,6 +62,11 @@ def test_json_has_times_as_iso_and_every_field_of_the_schema() -> None:
     assert row["values"] == {"MACD(12,26,9).macd": 1.25, "RSI(14)": None}
     assert row["at_limit_up"] is False
     assert row["at_limit_down"] is None
+
+
+def test_json_gives_the_same_signal_back() -> None:
+    signal = replace(FIRED, origin=FIRED.origin + 7, seq=3, epoch="e")
+    assert Signal.from_dict(json.loads(json.dumps(signal.to_dict() | {"of a later version": 1}))) == signal
 
 
 def test_a_value_that_is_no_number_is_null_in_json_and_in_files() -> None:

@@ -1,0 +1,106 @@
+"""A subscriber of /ws/signals that reconnects, and goes on where it was."""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable
+from ipaddress import ip_address
+from typing import Any, Literal
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.uri import parse_uri
+
+from data.errors import FeedError, UsageError
+from streaming.filter import Filter
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+OPEN_TIMEOUT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+async def signals(
+    url: str,
+    *,
+    filters: Filter | None = None,
+    since: tuple[str, int] | None = None,
+    reconnect: bool = True,
+    backoff_s: tuple[float, float] = (0.5, 30.0),
+    notice: Callable[[str], None] = log.warning,
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Signals as they are published, each a dict as `Signal.to_dict` gives it; without end while it reconnects.
+
+    `since`: the (epoch, seq) of the last signal seen; what followed comes first. `backoff_s`: the first and the longest
+    wait before connecting again, doubled each time and shortened at random. `notice` is told of lost connections and of
+    gaps. Raises UsageError where the URL or the filter is refused, FeedError where there is nothing of the kind at the
+    URL or, without `reconnect`, when the connection is lost.
+    """
+    request = {"type": "subscribe", **(filters or Filter()).to_dict()}
+    proxy: Literal[True] | None = (
+        None if _is_here(url) else True
+    )  # a proxy of the environment cannot reach this machine
+    place, attempt = since, 0
+    while True:
+        try:
+            async with connect(
+                url,
+                compression=None,
+                max_size=MAX_MESSAGE_BYTES,
+                open_timeout=OPEN_TIMEOUT_S,
+                proxy=proxy,
+            ) as connection:
+                more = {} if place is None else {"since": {"epoch": place[0], "seq": place[1]}}
+                await connection.send(json.dumps(request | more))
+                async for text in connection:
+                    message = _parsed(text, url)
+                    kind, data = message["type"], message["data"]
+                    if kind == "error":
+                        raise UsageError(f"{url} refused to subscribe: {data['reason']}")
+                    if kind == "subscribed":
+                        attempt = 0
+                        if data.get("recovered") is False:
+                            notice(f"signals were missed: {data['reason']}")
+                    if kind == "signals":
+                        for signal in data:
+                            yield signal
+                    if kind in ("subscribed", "signals"):
+                        place = message["epoch"], message["seq"]
+                reason = "the server closed the connection"
+        except InvalidStatus as error:
+            status = error.response.status_code
+            if 400 <= status < 500:
+                raise FeedError(f"there are no signals at {url}: it answers {status}") from error
+            reason = f"it answers {status}"
+        except (OSError, WebSocketException) as error:
+            reason = str(error) or type(error).__name__
+        if not reconnect:
+            raise FeedError(f"{url}: {reason}")
+        first, longest = backoff_s
+        delay = min(longest, first * 2 ** min(attempt, 30)) * random.uniform(0.5, 1)
+        attempt += 1
+        notice(f"{url}: {reason}; connecting again in {delay:.1f} s")
+        await asyncio.sleep(delay)
+
+
+def _parsed(text: str | bytes, url: str) -> dict[str, Any]:
+    try:
+        message: dict[str, Any] = json.loads(text)
+        if message["v"] == 1 and {"epoch", "seq", "type", "data"} <= set(message):
+            return message
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise FeedError(f"what {url} sends is not the protocol of signals, version 1: {text[:80]!r}")
+
+
+def _is_here(url: str) -> bool:
+    """Whether it is this machine. Raises UsageError where it is no URL of a WebSocket."""
+    try:
+        host = parse_uri(url).host
+    except (InvalidURI, ValueError) as error:
+        raise UsageError(f"the URL must look like ws://127.0.0.1:8765/ws/signals; got {url!r}: {error}") from error
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
