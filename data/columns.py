@@ -7,9 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 
-def column(
-    values: npt.NDArray[Any], type_: pa.DataType, *, missing: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
+def column(values: npt.NDArray[Any], type_: pa.DataType, *, missing: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """A one-dimensional array as an Arrow array of `type_`, over the same memory; null where `missing`.
 
     The array's items must have the bytes of `type_` already (int64 for a timestamp); do not write to it afterwards.

@@ -1,0 +1,30 @@
+"""Feeds by name. Others join through the entry-point group `mystocks_scan.feeds` of any installed package."""
+
+import importlib
+from importlib.metadata import entry_points
+
+from data.errors import UsageError
+from streaming.ports import OpenFeed
+
+FEEDS = {
+    "sim": "streaming.feeds.simulated:open_feed",
+}
+"""Name -> `module:function`, an `OpenFeed`; loaded when it is asked for."""
+GROUP = "mystocks_scan.feeds"
+
+
+def feed_names() -> list[str]:
+    """The names of all feeds there are, sorted."""
+    return sorted({*FEEDS, *(point.name for point in entry_points(group=GROUP))})
+
+
+def find_feed(name: str) -> OpenFeed:
+    """What opens the feed of that name; our own come before an entry point's. Raises UsageError, listing the known."""
+    if name in FEEDS:
+        module, function = FEEDS[name].split(":")
+        own: OpenFeed = getattr(importlib.import_module(module), function)
+        return own
+    for point in entry_points(group=GROUP, name=name):
+        other: OpenFeed = point.load()
+        return other
+    raise UsageError(f"there is no feed {name!r}; there are: {', '.join(feed_names())}")
