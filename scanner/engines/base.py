@@ -63,7 +63,7 @@ def _load(name: str) -> Engine:
     if name not in ENGINES:
         known = ("auto", *ENGINES)
         near = suggestion(name, known)
-        raise EngineError(f"unknown engine {name!r}; {near + ' ' if near else ''}one of {', '.join(known)}")
+        raise EngineError(f"unknown engine {name!r}; {near + ' One' if near else 'one'} of {', '.join(known)}")
     return cast(Engine, importlib.import_module(ENGINES[name]).engine)
 
 

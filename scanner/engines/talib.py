@@ -6,7 +6,7 @@ The only module that imports TA-Lib, which imports pandas and takes a second. It
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ _FAMILY: dict[str, Family] = {
     "Pattern Recognition": "patterns",
 }
 _PATH_DEPENDENT = {"Function has an unstable period", "Output is path-dependent"}
+_POSITIONS = {"MAXINDEX", "MININDEX", "MINMAXINDEX"}
+"""Their values are places in the series: here, counted from a symbol's first bar."""
 _INTEGERS = (-(2**31) + 1, 2**31 - 1)
 _REALS = (-3e37, 3e37)
 """TA-Lib's widest bounds; the numbers just below stand for "default"."""
@@ -60,24 +62,32 @@ class TalibEngine:
         if matrices[0].size == 0:
             return tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
         first, stop = spans(matrices, lengths)
-        begin = first + indicator.lookback(**params)
+        blank = True
         if indicator.reference is not None:
             outside = _outside(first, stop, length, length)
             full = indicator.reference(*(np.where(outside, np.nan, matrix) for matrix in matrices), **params)
             outputs = tuple(np.array(output[:, length - width :], order="C") for output in full)
         else:
             outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
+            call = _call(indicator, params)
             try:
-                done = _call(indicator, params, matrices, first, stop, outputs)
+                if _as_talib_sees(matrices, first, stop):
+                    blank = not _fill(outputs, call, matrices)
+                    origin = lengths - length
+                else:
+                    _fill_spans(outputs, call, matrices, first, stop)
+                    origin = first + lengths - length
             except Exception as error:
                 if type(error) is not Exception:  # TA-Lib raises nothing more precise
                     raise
                 raise ParameterError(f"TA-Lib refuses {indicator.key(params)}: {error}") from error
-            if done:
-                return outputs
-        outside = _outside(begin, stop, length, width)
-        for output in outputs:
-            np.copyto(output, np.nan, where=outside)
+            if indicator.talib in _POSITIONS:
+                for output in outputs:
+                    output += origin[:, None]
+        if blank:
+            outside = _outside(first + indicator.lookback(**params), stop, length, width)
+            for output in outputs:
+                np.copyto(output, np.nan, where=outside)
         return outputs
 
 
@@ -90,40 +100,44 @@ def _outside(begin: Counts, stop: Counts, length: int, width: int) -> npt.NDArra
     return (columns < begin[:, None]) | (columns >= stop[:, None])
 
 
-def _call(
-    indicator: Indicator,
-    params: Mapping[str, float],
-    inputs: Sequence[Floats],
-    first: Counts,
-    stop: Counts,
-    outputs: Sequence[Floats],
-) -> bool:
-    """Fills `outputs` with TA-Lib of each symbol's columns [first, stop); whether all else in them is NaN already."""
+def _call(indicator: Indicator, params: Mapping[str, float]) -> Callable[..., Iterator[Any]]:
+    """TA-Lib's function mapped over rows of each input; without the wrapper that looks for pandas in every call."""
     assert indicator.talib is not None
-    function = _function(indicator.talib)
+    function = inspect.unwrap(getattr(talib, indicator.talib))
     given = {**indicator.fixed, **params}
     arguments = [given[name] for name in Function(indicator.talib).info["parameters"]]
-    length = inputs[0].shape[1]
-    skip = length - outputs[0].shape[1]
-    if not _as_talib_sees(inputs, first, stop):
-        for i, (a, b) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
-            if b > max(a, skip):
-                result = function(*[matrix[i, a:b] for matrix in inputs], *arguments)
-                c = max(a, skip)
-                for output, values in zip(outputs, result if len(outputs) > 1 else (result,), strict=True):
-                    output[i, c - skip : b - skip] = values[c - a :]
-        return False
-    results = map(function, *inputs, *map(itertools.repeat, arguments))
+    return lambda *inputs: map(function, *inputs, *map(itertools.repeat, arguments))
+
+
+def _fill(outputs: Sequence[Floats], call: Callable[..., Iterator[Any]], inputs: Sequence[Floats]) -> bool:
+    """Fills the outputs with TA-Lib of whole rows; whether they are NaN during the lookback (integers are 0)."""
+    skip = inputs[0].shape[1] - outputs[0].shape[1]
     if len(outputs) == 1:
-        for i, values in enumerate(results):
+        for i, values in enumerate(call(*inputs)):
             outputs[0][i] = values[skip:] if skip else values
         result = (values,)
     else:
-        for i, result in enumerate(results):
+        for i, result in enumerate(call(*inputs)):
             for output, values in zip(outputs, result, strict=True):
                 output[i] = values[skip:] if skip else values
-    # Its integers (candlesticks, indexes) are 0 and not NaN during the lookback.
     return all(values.dtype == np.float64 for values in result)
+
+
+def _fill_spans(
+    outputs: Sequence[Floats],
+    call: Callable[..., Iterator[Any]],
+    inputs: Sequence[Floats],
+    first: Counts,
+    stop: Counts,
+) -> None:
+    """Fills the outputs with TA-Lib of each symbol's columns [first, stop); elsewhere they hold any number."""
+    skip = inputs[0].shape[1] - outputs[0].shape[1]
+    for i, (a, b) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+        c = max(a, skip)
+        if c < b:
+            (result,) = call(*([matrix[i, a:b]] for matrix in inputs))
+            for output, values in zip(outputs, result if len(outputs) > 1 else (result,), strict=True):
+                output[i, c - skip : b - skip] = values[c - a :]
 
 
 def _as_talib_sees(inputs: Sequence[Floats], first: Counts, stop: Counts) -> bool:
@@ -136,12 +150,6 @@ def _as_talib_sees(inputs: Sequence[Floats], first: Counts, stop: Counts) -> boo
     for matrix in inputs[1:]:
         known &= ~np.isnan(matrix)
     return bool((first_true(known) == first).all())
-
-
-def _function(name: str) -> Callable[..., Any]:
-    """TA-Lib's own function, without the wrapper that looks for pandas in every call."""
-    function: Callable[..., Any] = inspect.unwrap(getattr(talib, name))
-    return function
 
 
 @functools.cache

@@ -1,0 +1,136 @@
+"""Choosing an engine, and from where to where each symbol's indicator runs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data.errors import EngineError, ExpressionError
+from scanner.engines import base
+from scanner.indicators import catalog, find
+
+
+def test_auto_takes_the_first_that_runs_and_says_why() -> None:
+    engine, reason = base.choose("auto")
+    assert engine.name == next(iter(base.ENGINES))
+    assert "first of" in reason
+
+
+@pytest.mark.parametrize("name", base.ENGINES)
+def test_an_engine_asked_for_is_the_one_that_runs(name: str) -> None:
+    engine, reason = base.choose(name)
+    assert (engine.name, reason) == (name, "asked for")
+
+
+def test_an_unknown_engine_is_refused_with_those_there_are() -> None:
+    known = ", ".join(["auto", *base.ENGINES])
+    with pytest.raises(EngineError) as refusal:
+        base.choose("telib")
+    assert str(refusal.value) == f"unknown engine 'telib'; did you mean 'talib'? One of {known}"
+    with pytest.raises(EngineError) as refusal:
+        base.choose("abacus")
+    assert str(refusal.value) == f"unknown engine 'abacus'; one of {known}"
+
+
+def test_auto_goes_on_past_an_engine_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = sys.modules["broken_engine"] = type(sys)("broken_engine")
+
+    def refuse(name: str) -> None:
+        raise EngineError("engine 'broken' needs a GPU")
+
+    broken.__getattr__ = refuse  # type: ignore[method-assign]
+    try:
+        monkeypatch.setattr(base, "ENGINES", {"broken": "broken_engine", **base.ENGINES})
+        engine, reason = base.choose("auto")
+        assert engine.name == "talib"
+        assert reason.startswith("engine 'broken' needs a GPU; ")
+        monkeypatch.setattr(base, "ENGINES", {"broken": "broken_engine"})
+        with pytest.raises(EngineError, match="no engine runs here: engine 'broken' needs a GPU"):
+            base.choose("auto")
+    finally:
+        del sys.modules["broken_engine"]
+
+
+def test_without_talib_the_engine_says_how_to_get_it() -> None:
+    code = """
+import sys
+sys.modules["talib"] = None
+from data.errors import EngineError
+from scanner.engines.base import choose
+try:
+    choose()
+except EngineError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "engine 'talib' needs TA-Lib: " in said
+    assert "pip install TA-Lib" in said
+
+
+def test_the_catalogue_imports_neither_talib_nor_pandas() -> None:
+    code = "import scanner.indicators, scanner.engines.base, sys; print({'talib', 'pandas', 'dask'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("RSJ", "unknown indicator 'RSJ'; did you mean 'RSI'?"),
+        ("rsi", "unknown indicator 'rsi'; did you mean 'RSI'?"),
+        ("STDEV", "unknown indicator 'STDEV'; did you mean 'STDDEV'?"),
+        ("", "unknown indicator ''; see `mystocks-scan indicators --all`"),
+        ("XQZW", "unknown indicator 'XQZW'; see `mystocks-scan indicators --all`"),
+    ],
+)
+def test_an_unknown_indicator_is_refused_with_the_nearest(name: str, told: str) -> None:
+    with pytest.raises(ExpressionError) as refusal:
+        find(name)
+    assert str(refusal.value) == told
+
+
+def test_outputs_by_name_and_alias() -> None:
+    macd = catalog["MACD"]
+    assert [macd.output(name) for name in ("macd", "signal", "hist", "diff", "dea")] == [0, 1, 2, 0, 1]
+    with pytest.raises(ExpressionError, match=r"MACD has no output 'sgnal'; did you mean 'signal'\?"):
+        macd.output("sgnal")
+    with pytest.raises(ExpressionError, match="RSI has no output 'x'; it has rsi"):
+        catalog["RSI"].output("x")
+
+
+def test_a_key_is_canonical() -> None:
+    bbands = catalog["BBANDS"]
+    assert bbands.key(bbands.bind(np.int64(20), 2, nbdevdn=2.5)) == "BBANDS(20,2,2.5)"
+    assert catalog["OBV"].key(catalog["OBV"].bind()) == "OBV()"
+
+
+def test_a_parameter_given_twice_is_refused() -> None:
+    with pytest.raises(Exception, match="RSI timeperiod is given twice: 14 and 15"):
+        catalog["RSI"].bind(14, timeperiod=15)
+
+
+nan, inf = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "first", "stop"),
+    [
+        ([[1, 2, 3]], 3, 0, 3),
+        ([[nan, 2, 3]], 2, 1, 3),
+        ([[nan, nan, nan]], 0, 3, 3),
+        ([[nan, 1, 2], [nan, nan, 2]], 2, 2, 3),  # the first column at which both are finite
+        ([[1, nan, 3]], 3, 0, 1),
+        ([[1, inf, 3]], 3, 0, 1),
+        ([[inf, 2, 3]], 3, 1, 3),
+        ([[1, 2, 3], [1, 2, nan]], 3, 0, 2),
+        ([[9, 2, 3]], 2, 1, 3),  # a value before the symbol's first bar is none
+        ([[9, nan, 3]], 2, 2, 3),
+        ([[9, 2, nan]], 2, 1, 2),
+        ([[9, 9, 9]], 0, 3, 3),
+    ],
+)
+def test_spans(rows: list[list[float]], length: int, first: int, stop: int) -> None:
+    inputs = [np.array([row, [1.0, 2.0, 3.0]]) for row in rows]
+    begin, end = base.spans(inputs, np.array([length, 3]))
+    assert (begin.tolist(), end.tolist()) == ([first, 0], [stop, 3])
