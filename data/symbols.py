@@ -137,10 +137,9 @@ def canonical_many(texts: Sequence[str]) -> list[str | None]:
 
 def fact_of(symbol: str) -> PrefixFact:
     """The fact that covers a canonical symbol. Raises UnknownSymbolError."""
-    fact = _BY_PREFIX.get((symbol[7:], symbol[:3])) if symbol[6:7] == "." else None
-    if fact is None:
+    if _lookup(symbol) != symbol:
         raise UnknownSymbolError(f"symbol {symbol!r} is not the canonical one of a known code. {_ACCEPTED}")
-    return fact
+    return _BY_PREFIX[symbol[7:], symbol[:3]]
 
 
 def kind(symbol: str) -> str:

@@ -127,7 +127,9 @@ def test_kind_and_board(symbol: str, expected: tuple[str, str]) -> None:
     assert (kind(symbol), board(symbol)) == expected
 
 
-@pytest.mark.parametrize("text", ["600519", "600519.SZ", "sh600519", "600519.sh", "", "600519.SHX"])
+@pytest.mark.parametrize(
+    "text", ["600519", "600519.SZ", "sh600519", "600519.sh", "", "600519.SHX", "600519-SH", "600abc.SH", "700001.SH"]
+)
 def test_facts_are_only_of_canonical_symbols(text: str) -> None:
     with pytest.raises(UnknownSymbolError, match="not the canonical one of a known code"):
         fact_of(text)
