@@ -75,6 +75,7 @@ class TradingCalendar:
         self.first = FIRST
         if overlay is not None:
             self._sessions, self.last = _extend(self._sessions, self.last, overlay)
+        self._sessions.flags.writeable = False
 
     def is_session(self, day: date) -> bool:
         """Whether `day` has a trading session."""
@@ -121,7 +122,8 @@ class TradingCalendar:
         left = self.days_left(today)
         if left >= WARN_DAYS:
             return None
-        return f"the trading calendar ends in {left} days, on {self.last}: {_REMEDY}"
+        when = f"ends in {left} days, on" if left >= 0 else "ended on"
+        return f"the trading calendar {when} {self.last}: {_REMEDY}"
 
     def _check(self, day: date | np.datetime64) -> np.datetime64:
         at = _day64(day)
@@ -135,7 +137,7 @@ class TradingCalendar:
 
 _REMEDY = (
     "upgrade the package exchange-calendars, or list the exchange's holidays of the next year in a YAML file and name"
-    " it as calendar_overlay in the settings (its format stands in data/calendar.py)"
+    " it as calendar_overlay in the settings (its format: python -m pydoc data.calendar)"
 )
 
 
@@ -193,9 +195,7 @@ def _library() -> tuple[Days, date]:
         # exchange_calendars 4.13 calls what pandas 3.1 has deprecated; nothing a caller of ours could mend.
         warnings.simplefilter("ignore", DeprecationWarning)
         calendar = get_calendar("XSHG", start=FIRST.isoformat(), end=bound)
-    sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
-    sessions.flags.writeable = False
-    return sessions, bound.date()
+    return calendar.sessions.to_numpy().astype("datetime64[D]"), bound.date()
 
 
 def _extend(sessions: Days, last: date, overlay: Path) -> tuple[Days, date]:

@@ -261,6 +261,7 @@ def test_it_warns_when_fewer_than_thirty_days_remain(calendar: TradingCalendar) 
     assert text is not None
     assert f"ends in 29 days, on {calendar.last}" in text
     assert "calendar_overlay" in text
+    assert f"ended on {calendar.last}" in str(calendar.warning(calendar.last + timedelta(1)))
 
 
 # -- overlay ------------------------------------------------------------------------------------------------------
