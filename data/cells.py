@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.panel import Floats, Times
-from data.recognise import NO_MOMENT, Shape, clock, moment
+from data.recognise import FIRST_MOMENT, LAST_MOMENT, NO_MOMENT, Shape, clock, moment
 
 NOTHING = ("", "-", "--", "nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "\\N", "停牌")
 """What vendors write where there is no number."""
@@ -17,6 +17,7 @@ NOTHING = ("", "-", "--", "nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf(inity)?)$"
 _SHANGHAI_NS = 8 * 3600 * 10**9
 _DAY_NS = 86400 * 10**9
+_UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def numbers_of(column: pa.ChunkedArray) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -31,6 +32,8 @@ def numbers_of(column: pa.ChunkedArray) -> tuple[Floats, npt.NDArray[np.bool_]]:
         number = pc.match_substring_regex(text, _NUMBER)
         wrong = pc.fill_null(pc.and_not(pc.invert(number), nothing), False).to_numpy().astype(bool)
         column = pc.if_else(number, text, pa.scalar(None, text.type))
+    elif pa.types.is_null(kind):
+        column = column.cast(pa.float64())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         return np.full(len(column), np.nan), np.ones(len(column), dtype=bool)
     return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64, copy=False), wrong
@@ -66,16 +69,18 @@ def _moments(column: pa.ChunkedArray) -> Times:
     """A column of dates of any type, as moments on Shanghai's clock."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        moments = column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64())
-        local: Times = pc.fill_null(moments, NO_MOMENT).to_numpy().astype(np.int64)
-        return local if kind.tz is None else np.where(local == NO_MOMENT, local, local + _SHANGHAI_NS)
+        return _scaled(column.cast(pa.int64()), _UNIT_NS[kind.unit], 0 if kind.tz is None else _SHANGHAI_NS)
     if pa.types.is_date(kind):
-        days = column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
-        none = NO_MOMENT // _DAY_NS
-        found = pc.fill_null(days, none).to_numpy().astype(np.int64)
-        return np.where(found == none, NO_MOMENT, found * _DAY_NS)
+        return _scaled(column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64()), _DAY_NS, 0)
     codes, texts = words_of(column)
     return np.array([*(_moment(text or "") for text in texts), NO_MOMENT], dtype=np.int64)[codes]
+
+
+def _scaled(column: pa.ChunkedArray, unit_ns: int, ahead_ns: int) -> Times:
+    """Whole numbers of a unit since 1970 -> ns, moved ahead; NO_MOMENT for none and for what is no date of a market."""
+    found = pc.fill_null(column, NO_MOMENT).to_numpy().astype(np.int64)
+    known = (found >= FIRST_MOMENT // unit_ns) & (found < LAST_MOMENT // unit_ns)
+    return np.where(known, np.where(known, found, 0) * unit_ns + ahead_ns, NO_MOMENT)
 
 
 _moment = lru_cache(maxsize=65_536)(moment)

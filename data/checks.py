@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,14 @@ class Batch:
     parts: Sequence[Rows]
     part: npt.NDArray[np.int64]
     """Which of `parts` a row is from."""
+    vendor: npt.NDArray[np.int64]
+    """(parts,): equal for files that are alike: columns of the same names, in one folder."""
     start: npt.NDArray[np.int64]
     """(parts,): the first row of each part."""
+    spellings: Sequence[str]
+    """Symbols as the files spell them."""
+    codes: npt.NDArray[np.int64]
+    """Each row's place in `spellings`."""
     ids: npt.NDArray[np.int32]
     """Numbers in `Symbols`, -1 for unknown ones."""
     local: Times
@@ -67,22 +74,23 @@ class Batch:
     bad: Mask
     fields: dict[str, Floats]
 
-    def place(self, row: int) -> tuple[Rows, int]:
-        """The part a row is from, and its place there."""
-        part = int(self.part[row])
-        return self.parts[part], row - int(self.start[part])
-
 
 def batch_of(parts: Sequence[Rows], symbols: Symbols) -> Batch:
     """Rows of one frame, joined."""
-    ids = [np.array([symbols.id(text) for text in part.symbols], dtype=np.int32)[part.codes] for part in parts]
+    spellings = [text for part in parts for text in part.symbols]
+    first = np.cumsum([0, *(len(part.symbols) for part in parts)])
+    codes = _joined([part.codes + start for part, start in zip(parts, first, strict=False)])
     sizes = np.array([len(part) for part in parts])
+    kinds: dict[tuple[Path, tuple[str, ...]], int] = {}
     return Batch(
         parts[0].frame,
         parts,
         np.repeat(np.arange(len(parts)), sizes),
+        np.array([kinds.setdefault((part.path.parent, part.columns), len(kinds)) for part in parts]),
         np.cumsum(sizes) - sizes,
-        _joined(ids),
+        spellings,
+        codes,
+        np.array([symbols.id(text) for text in spellings], dtype=np.int32)[codes],
         _joined([part.local for part in parts]),
         _joined([part.lines for part in parts]),
         _joined([part.bad for part in parts]),
@@ -104,7 +112,7 @@ class Checked:
     """Shares by which the volume may be off."""
     flags: npt.NDArray[np.uint8]
     unverified: int = field(default=0)
-    """Bars of files in which nothing told the units: they were taken for shares and CNY."""
+    """Bars of files that nothing tells the units of: they are taken for shares and CNY."""
 
 
 def check(batch: Batch, symbols: Symbols, calendar: TradingCalendar, now: int, bounds: Bounds | None = None) -> Checked:
@@ -133,7 +141,7 @@ def check(batch: Batch, symbols: Symbols, calendar: TradingCalendar, now: int, b
     checked = (reasons == 0) & ~quiet & ~np.isnan(amount) & ~np.isnan(low)
     checked &= ~np.array([*symbols.unit_free, True])[batch.ids]
     star = np.array([*symbols.star, False])[batch.ids]
-    units = recognise_units(volume, amount, low, high, checked, batch.part, star)
+    units = recognise_units(volume, amount, low, high, checked, star, batch.part, batch.vendor)
     refuse("units", units.wrong)
     fields |= {"volume": units.volume, "amount": units.amount}
     reference = fields["prev_close"]

@@ -48,7 +48,7 @@ class ImportReport:
     symbols: int
     """Known symbols among the rows read."""
     unverified: int
-    """Bars of files in which nothing told the units: they were taken for shares and CNY."""
+    """Bars of files that nothing tells the units of: they are taken for shares and CNY."""
     rejects: Path | None
     """The file that lists the refused rows."""
     ex_gap: int | None = None
@@ -75,7 +75,7 @@ def import_files(
     run = _Import(store, calendar, now, adjusted, revise, progress or (lambda what, done, total: None))
     for place, file in enumerate(files):
         run.progress("reading", place, len(files))
-        for rows in read_rows(file):
+        for rows in read_rows(file, adjusted):
             run.take(rows)
     run.progress("reading", len(files), len(files))
     run.flush()
@@ -104,7 +104,8 @@ class _Import:
 
     def take(self, rows: Rows) -> None:
         """Gather rows, and store what is gathered where it becomes much."""
-        self.gathered.setdefault(rows.frame, []).append(rows)
+        if len(rows):
+            self.gathered.setdefault(rows.frame, []).append(rows)
         self.n_gathered += len(rows)
         if self.n_gathered >= FLUSH_ROWS:
             self.flush()
@@ -119,7 +120,7 @@ class _Import:
             checked = check(batch, self.symbols, self.calendar, self.now, bounds)
             self.unverified += checked.unverified
             refused = np.flatnonzero(checked.reasons)
-            self._refuse(batch, refused, checked.reasons[refused], batch.fields, [None] * len(refused))
+            self._refuse(batch, refused, checked.reasons[refused], batch.fields)
             try:
                 self._store(batch, checked)
                 self.store.append_names(names_seen(batch, checked, self.symbols))
@@ -182,20 +183,27 @@ class _Import:
         rows: npt.NDArray[np.int64],
         reasons: npt.NDArray[np.uint8],
         values: dict[str, Floats],
-        texts: list[str | None],
+        texts: list[str | None] | None = None,
     ) -> None:
-        """List rows of a batch as refused."""
+        """List rows of a batch as refused; `texts` are what the files say unless others are given."""
         if len(rows) == 0:
             return
-        files, symbols = [], []
-        for place, row in enumerate(rows.tolist()):
-            part, at = batch.place(row)
-            files.append(str(part.path))
-            symbols.append(part.symbols[part.codes[at]])
-            if texts[place] is None:
-                texts[place] = part.texts.get(int(batch.lines[row]))
+        files = [str(part.path) for part in batch.parts]
         numbers = {name: values[name][rows] for name in VALUES}
-        self.refusals.add(reasons, files, batch.lines[rows], symbols, batch.local[rows], numbers, texts)
+        lines = batch.lines[rows]
+        if texts is None:
+            texts = [None] * len(rows)
+            for place in np.flatnonzero(batch.bad[rows]):
+                texts[place] = batch.parts[batch.part[rows[place]]].texts.get(int(lines[place]))
+        self.refusals.add(
+            reasons,
+            pa.DictionaryArray.from_arrays(batch.part[rows], files),
+            lines,
+            pa.DictionaryArray.from_arrays(batch.codes[rows], list(batch.spellings)),
+            batch.local[rows],
+            numbers,
+            texts,
+        )
 
     def _raw_bounds(self, frame: str) -> Bounds:
         """Low and high of the raw bars stored, by which the units of adjusted rows are checked."""

@@ -6,7 +6,7 @@ no bars in any known shape is one such row, so that nothing that was named is pa
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from data.errors import UsageError
 from data.panel import Floats, Times
 from data.recognise import (
     NO_MOMENT,
+    REQUIRED,
     VALUES,
     Shape,
     UnrecognisedError,
+    basis_in,
     decode,
     frame_of,
     shape_of,
@@ -41,6 +43,8 @@ class Rows:
     """Rows of one file. Arrays are (rows,)."""
 
     path: Path
+    columns: tuple[str, ...]
+    """The names of its columns."""
     frame: str
     symbols: tuple[str, ...]
     """Symbols as the file spells them."""
@@ -89,13 +93,14 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def read_rows(path: Path) -> Iterator[Rows]:
-    """The rows of one file, in one part or several."""
+def read_rows(path: Path, adjusted: str | None = None) -> Iterator[Rows]:
+    """The rows of one file, in one part or several. `adjusted`: the adjustment its prices are said to have."""
     try:
+        _agree(path.name, adjusted)
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
-        yield from _parquet(path) if parquet else _csv(path)
-    except (UnrecognisedError, OSError, pa.ArrowException, UnicodeError) as error:
+        yield from _parquet(path) if parquet else _csv(path, adjusted)
+    except (UnrecognisedError, OSError, pa.ArrowException, csv.Error) as error:
         yield whole_file(path, str(error))
 
 
@@ -104,6 +109,7 @@ def whole_file(path: Path, why: str) -> Rows:
     nan = np.full(1, np.nan)
     return Rows(
         path,
+        (),
         "1d",
         ("",),
         np.zeros(1, dtype=np.int32),
@@ -131,13 +137,23 @@ def _parquet(path: Path) -> Iterator[Rows]:
         columns = {role: table[schema.names[place]] for role, place in shape.columns.items()}
         lines = np.arange(first, first + table.num_rows)
         first += table.num_rows
-        yield _rows(path, shape, columns, lines, {}, lambda line: None)
+        yield _rows(path, schema.names, shape, columns, lines, {}, lambda line: None)
 
 
-def _csv(path: Path) -> Iterator[Rows]:
+def _agree(text: str, adjusted: str | None) -> None:
+    """Refuse a file whose name or title says that its prices are adjusted, where they are not said to be."""
+    basis = basis_in(text)
+    if basis not in (None, adjusted):
+        raise UnrecognisedError(
+            f"{text.strip()[:80]!r} says that prices are adjusted: import it with --adjusted {basis}"
+        )
+
+
+def _csv(path: Path, adjusted: str | None) -> Iterator[Rows]:
     data = path.read_bytes()
     text = decode(data)
     header, delimiter, names, shape = _header(text, path)
+    _agree(" ".join(_lines(text[:20_000])[: header - 1]), adjusted)
     if not data.isascii():
         data = text.encode()
     lost: dict[int, str] = {}
@@ -178,15 +194,15 @@ def _csv(path: Path) -> Iterator[Rows]:
 
     def line_text(line: int) -> str | None:
         if not cut:
-            cut.extend(re.split(r"\r\n|\r|\n", text))
+            cut.extend(_lines(text))
         return cut[line - 1] if line <= len(cut) else ""
 
-    yield _rows(path, shape, columns, lines, lost, line_text)
+    yield _rows(path, names, shape, columns, lines, lost, line_text)
 
 
 def _header(text: str, path: Path) -> tuple[int, str, list[str], Shape]:
     """(lines up to the header and with it, delimiter, column names, shape); the header is among the first ten lines."""
-    heads = re.split(r"\r\n|\r|\n", text[:20_000])[:10]
+    heads = _lines(text[:20_000])[:10]
     problem = UnrecognisedError("it is empty")
     for number, head in enumerate(heads, start=1):
         for delimiter in (",", "\t", ";", "|"):
@@ -203,8 +219,13 @@ def _header(text: str, path: Path) -> tuple[int, str, list[str], Shape]:
     raise problem
 
 
+def _lines(text: str) -> list[str]:
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def _rows(
     path: Path,
+    heads: Sequence[str],
     shape: Shape,
     columns: Mapping[str, pa.ChunkedArray],
     lines: npt.NDArray[np.int64],
@@ -215,17 +236,15 @@ def _rows(
     n = len(lines)
     bad = np.zeros(n, dtype=bool)
     fields: dict[str, Floats] = {}
-    empty = np.ones(n, dtype=bool)
     for name in VALUES:
         if name in columns:
             fields[name], wrong = numbers_of(columns[name])
             bad |= wrong
-            empty &= np.isnan(fields[name]) & ~wrong
         else:
             fields[name] = np.full(n, np.nan)
     bad |= np.isinf(fields["volume"]) | np.isinf(fields["amount"])
     local = labels_of(shape, columns, n)
-    bad |= local == NO_MOMENT
+    bad |= (local == NO_MOMENT) | np.logical_and.reduce([np.isnan(fields[name]) for name in REQUIRED])
     if shape.symbol is None:
         codes, texts = words_of(columns["symbol"])
         symbols = tuple(symbol_texts([*texts, None]))
@@ -242,10 +261,10 @@ def _rows(
     for place in np.flatnonzero(bad):
         line = int(lines[place])
         text = line_text(line)
-        if text is not None and empty[place] and not text.strip():
-            keep[place] = False  # an empty line is no row
-        elif text is not None:
+        if text is not None and text.strip():
             texts_of_bad[line] = text
+        else:
+            keep[place] = text is None  # an empty line is no row
     extra = {line: text for line, text in lost.items() if text.strip()}
     if not keep.all() or extra:
         more = len(extra)
@@ -258,5 +277,16 @@ def _rows(
         if name_codes is not None:
             name_codes = np.concatenate([name_codes[keep], np.full(more, -1, dtype=np.int32)])
     return Rows(
-        path, frame_of(local), symbols, codes, local, fields, lines, bad, texts_of_bad | extra, names, name_codes
+        path,
+        tuple(heads),
+        frame_of(local),
+        symbols,
+        codes,
+        local,
+        fields,
+        lines,
+        bad,
+        texts_of_bad | extra,
+        names,
+        name_codes,
     )

@@ -25,6 +25,8 @@ NO_MOMENT = np.iinfo(np.int64).min
 
 _MINUTE = 60 * 10**9
 _DAY = 86400 * 10**9
+FIRST_MOMENT, LAST_MOMENT = (int(np.datetime64(year, "D").astype(np.int64)) * _DAY for year in ("1900", "2200"))
+"""What lies before or not before these is a slip of the pen, and no number of ns holds the year 9999."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "symbol": (
@@ -116,6 +118,12 @@ def day_in_name(path: PurePath) -> str | None:
     return None if found is None else found[0].replace("_", "-")
 
 
+def basis_in(text: str) -> str | None:
+    """The adjustment that a file's name or title speaks of: qfq, hfq, or None."""
+    found = re.search(r"qfq|hfq|前复权|后复权", text.lower())
+    return None if found is None else {"前复权": "qfq", "后复权": "hfq"}.get(found[0], found[0])
+
+
 def decode(data: bytes) -> str:
     """A vendor's text: UTF-8 with or without a byte order mark, UTF-16 with one, else GB18030 (which GBK is part of).
 
@@ -140,7 +148,7 @@ def moment(text: str) -> int:
         date = np.datetime64(f"{year:04d}-{month:02d}-{day:02d}", "D")
     except ValueError:
         return NO_MOMENT
-    if hour > 23 or minute > 59 or second > 59:
+    if hour > 23 or minute > 59 or second > 59 or not 1900 <= year < 2200:
         return NO_MOMENT
     return int(date.astype(np.int64)) * _DAY + ((hour * 60 + minute) * 60 + second) * 10**9
 

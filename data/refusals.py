@@ -58,9 +58,9 @@ class Refusals:
     def add(
         self,
         reasons: npt.NDArray[np.uint8],
-        files: list[str],
+        files: pa.Array,
         lines: npt.NDArray[np.int64],
-        symbols: list[str],
+        symbols: pa.Array,
         local: Times,
         values: dict[str, Floats],
         texts: list[str | None],
@@ -68,9 +68,9 @@ class Refusals:
         """Refuse rows; all are of equal length, `reasons` by `CODE`, `local` on Shanghai's clock."""
         self.counts.update({REASONS[code - 1]: int(n) for code, n in enumerate(np.bincount(reasons)) if code and n})
         columns: dict[str, Any] = {
-            "file": pa.array(files, pa.string()),
+            "file": files.cast(pa.string()),
             "line": lines,
-            "symbol": pa.array(symbols, pa.string()),
+            "symbol": symbols.cast(pa.string()),
             "date": _dates(local),
             "reason": pa.DictionaryArray.from_arrays(reasons.astype(np.int32) - 1, list(REASONS)).cast(pa.string()),
             **{name: pa.array(values[name], from_pandas=True) for name in VALUES},

@@ -40,7 +40,7 @@ class Units:
     wrong: Mask
     """Rows that were checked and do not fit the unit of their source."""
     unknown: Mask
-    """Rows of a source that no row tells the units of."""
+    """Rows whose units nothing tells."""
 
 
 def recognise_units(
@@ -49,17 +49,21 @@ def recognise_units(
     low: Floats,
     high: Floats,
     checked: Mask,
-    source: npt.NDArray[np.int64],
     star: Mask,
+    source: npt.NDArray[np.int64],
+    vendor: npt.NDArray[np.int64],
 ) -> Units:
     """Units of each source, and the rows that do not fit them.
 
     `low`, `high`: raw prices, CNY. `checked`: rows to judge by and to be judged: traded, with an amount in CNY.
-    `source`: number of each row's source. A source none of whose checked rows fits is taken to count in shares and CNY.
+    `source`: number of each row's file. `vendor`, (sources,): number of the group of files alike to it. A file none of
+    whose rows tells takes the group's units; where that does not tell either, it is taken to count in shares and CNY.
     """
     fitting = [_fits(scale, volume, amount, low, high) & checked for scale in SCALES]
-    n_sources = int(source.max(initial=0)) + 1
-    whole = np.stack([np.bincount(source[fit], minlength=n_sources) for fit in fitting])
+    n_sources = len(vendor)
+    own = np.stack([np.bincount(source[fit], minlength=n_sources) for fit in fitting])
+    alike = np.stack([np.bincount(vendor, weights=votes) for votes in own])[:, vendor]
+    whole = np.where(own.any(axis=0), own, alike)
     chosen = whole.argmax(axis=0)[source]
     stars = np.stack([np.bincount(source[fit & star], minlength=n_sources) for fit in fitting])
     judged = np.bincount(source[checked & star], minlength=n_sources)
@@ -70,7 +74,8 @@ def recognise_units(
     coarse = _coarse(shares[chosen], volume)
     volume = np.where(shares[chosen] == 1.0, volume, np.round(volume * shares[chosen]))
     amount = np.where(cny[chosen] == 1.0, amount, np.round(amount * cny[chosen], 2))
-    return Units(volume, amount, coarse, wrong, (whole.sum(axis=0) == 0)[source])
+    told = np.asarray(whole.any(axis=0))
+    return Units(volume, amount, coarse, wrong, ~told[source])
 
 
 def _fits(scale: tuple[float, float], volume: Floats, amount: Floats, low: Floats, high: Floats) -> Mask:
