@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from data.settings import StoreSettings, load_settings
+from data.settings import Settings, load_settings
 from data.store import BarStore
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,8 +67,8 @@ def open_store(config: Path | None, store: Path | None, *, origin: str | None = 
         return BarStore(store, origin=origin)
     if origin is not None:
         return BarStore(settings.sim_path if origin == "sim" else settings.path, origin=origin)
-    chosen = settings.path != StoreSettings().path
-    if not chosen and not (settings.path / "store.json").exists() and (settings.sim_path / "store.json").exists():
+    usual = settings.path == Settings.model_fields["store"].default.path
+    if usual and not (settings.path / "store.json").exists() and (settings.sim_path / "store.json").exists():
         click.echo(
             f"There is no market at {settings.path} yet; this is the simulated one, {settings.sim_path}", err=True
         )
