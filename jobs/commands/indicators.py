@@ -72,11 +72,11 @@ def as_dict(indicator: Indicator) -> dict[str, Any]:
 
 
 def _table(indicators: Iterable[Indicator]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("name", no_wrap=True)
     table.add_column("title 中文", overflow="fold")
     table.add_column("inputs")
-    table.add_column("parameters", min_width=26, overflow="fold")
+    table.add_column("parameters", overflow="fold")
     table.add_column("outputs", overflow="fold")
     table.add_column("lookback", justify="right")
     table.add_column("dialect")
