@@ -166,10 +166,19 @@ class SignalServer:
             self._serve_live(clients[start : start + CHUNK], texts)
 
     async def stop(self) -> None:
-        """Say goodbye (close code 1001) and end; within about a second, whoever does not read."""
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+        """Say goodbye (close code 1001) and end, within two seconds also where somebody does not listen."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await server.wait_closed()
+                    return
+            except TimeoutError:
+                for client in self._clients:
+                    client.connection.transport.abort()
 
     def _serve_live(self, clients: Iterable[_Client], texts: dict[tuple[Filter, int, int], str | None]) -> None:
         """Write to each live client what it lacks, in one message for all who want the same; never waits."""
