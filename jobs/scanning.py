@@ -58,7 +58,8 @@ class MarketScan:
         self.engine, self.cluster, self.history = engine, cluster, history
         self.shards = split(symbols, n_shards or cluster.workers)
         self.deadline_s = deadline_s
-        self.names = {symbol: name for symbol, (name, _) in store.names().items()}
+        self.names: dict[str, str] = {}
+        self.refresh_names()
         self._last_fired: dict[tuple[str, str, str, str], int] | None = None
         self._trace = time.time_ns()
 
@@ -112,6 +113,10 @@ class MarketScan:
             for signal in signals:
                 self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end
         return Scanned(result, tuple(signals), published, silent, origin)
+
+    def refresh_names(self) -> None:
+        """Read the names of symbols again, as at a session's open."""
+        self.names = {symbol: name for symbol, (name, _) in self.store.names().items()}
 
     def _switch_off(self, name: str) -> None:
         """A strategy that raised runs no more; the others go on."""

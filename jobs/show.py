@@ -21,7 +21,11 @@ def tags(signal: Signal) -> str:
     """What stands beside a signal: at its limit, of a bar still open."""
     words = [
         word
-        for word, met in (("涨停", signal.at_limit_up), ("跌停", signal.at_limit_down), ("developing", signal.developing))
+        for word, met in (
+            ("涨停", signal.at_limit_up),
+            ("跌停", signal.at_limit_down),
+            ("developing", signal.developing),
+        )
         if met
     ]
     return " ".join(words)

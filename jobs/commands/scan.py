@@ -18,7 +18,15 @@ from data.schema import FRAMES
 from data.settings import Settings, load_settings
 from data.signal import Signal, iso
 from data.store import ADJUSTMENTS, BarStore
-from jobs.options import config_option, json_option, on_terminal, open_store, print_json, store_option, verbosity_options
+from jobs.options import (
+    config_option,
+    json_option,
+    on_terminal,
+    open_store,
+    print_json,
+    store_option,
+    verbosity_options,
+)
 from jobs.scanning import MarketScan, Scanned, origin_of, scannable
 from jobs.show import action_style, local_time, tags
 from jobs.wiring import Parts, assemble, paths_of, split_list
@@ -29,8 +37,21 @@ from jobs.wiring import Parts, assemble, paths_of, split_list
 @config_option
 @click.option("--frame", type=click.Choice(FRAMES), help="The bars to scan; by default 1d if the store has it.")
 @click.option("--as-of", metavar="TIME", help="Scan at the newest bar at or before this: 2025-05-23, or with a time.")
-@click.option("--strategies", "paths", multiple=True, type=click.Path(path_type=Path), metavar="PATH", help="A file or folder of strategies; by default the built-in ones. May be repeated.")
-@click.option("--indicators", "extra", multiple=True, metavar="all|EXPR", help="Compute these besides; `all`: the whole catalogue.")
+@click.option(
+    "--strategies",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A file or folder of strategies; by default the built-in ones. May be repeated.",
+)
+@click.option(
+    "--indicators",
+    "extra",
+    multiple=True,
+    metavar="all|EXPR",
+    help="Compute these besides; `all`: the whole catalogue.",
+)
 @click.option("--engine", metavar="NAME", help="auto, talib.")
 @click.option("--cluster", metavar="NAME", help="local, inline, or tcp://host:8786.")
 @click.option("--workers", type=int, help="Worker processes of a local cluster; 0: one a core.")
@@ -82,19 +103,25 @@ def command(**given: Any) -> int:
     newest = time.time_ns() - scanned.result.bar_end
     if max_age is not None and newest > max_age * 10**9:
         age = timedelta(seconds=newest // 10**9)
-        raise StaleDataError(f"the newest {scanned.result.frame} bar, {local_time(scanned.result.bar_end)}, is {age} old; --max-age is {given['max_age']}")
+        raise StaleDataError(
+            f"the newest {scanned.result.frame} bar, {local_time(scanned.result.bar_end)}, is {age} old; --max-age is {given['max_age']}"
+        )
     if given["fail_on_empty"] and not scanned.signals:
         raise StaleDataError("nothing fired, and --fail-on-empty was given")
     return 0
 
 
-def _scan(settings: Settings, parts: Parts, store: BarStore, given: dict[str, Any], as_of: int | None) -> tuple[Scanned, int]:
+def _scan(
+    settings: Settings, parts: Parts, store: BarStore, given: dict[str, Any], as_of: int | None
+) -> tuple[Scanned, int]:
     adjusted = given["adjusted"]
     frame = settings.scan.frame or default_frame(store, adjusted)
     bar_end = store.last_bar_end(frame, upto=as_of, adjusted=adjusted)
     if bar_end is None:
         bound = "" if as_of is None else f" at or before {local_time(as_of)}"
-        raise StaleDataError(f"the store {store.root} holds no {frame} bars{bound}; it has {', '.join(store.frames()) or 'none'}")
+        raise StaleDataError(
+            f"the store {store.root} holds no {frame} bars{bound}; it has {', '.join(store.frames()) or 'none'}"
+        )
     symbols = scannable(store, frame, settings.scan.universe, adjusted=adjusted)
     origin = origin_of(store, frame, bar_end, settings.scan.history_bars, adjusted=adjusted)
     scan = MarketScan(
@@ -158,8 +185,19 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
     """The table and its summary."""
     result = scanned.result
     console = Console()
-    table = Table(title=f"{len(scanned.signals)} signals at {local_time(result.bar_end)} ({result.frame})", title_justify="left")
-    for name, right in (("strategy", False), ("action", False), ("symbol", False), ("name", False), ("price", True), ("conf", True), ("values", False), ("", False)):
+    table = Table(
+        title=f"{len(scanned.signals)} signals at {local_time(result.bar_end)} ({result.frame})", title_justify="left"
+    )
+    for name, right in (
+        ("strategy", False),
+        ("action", False),
+        ("symbol", False),
+        ("name", False),
+        ("price", True),
+        ("conf", True),
+        ("values", False),
+        ("", False),
+    ):
         table.add_column(name, justify="right" if right else "left", no_wrap=name in ("symbol", "action"))
     shown = scanned.signals if limit == 0 else scanned.signals[:limit]
     for signal in shown:
@@ -172,7 +210,10 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
     for name, number in counts.items():
         console.print(f"  {number:6d}  {name}", highlight=False)
     if result.gapped:
-        console.print(f"{len(result.gapped)} kept silent by a gap of price basis (ex-rights or resumption): " + ", ".join(sorted({symbol for _, symbol in result.gapped})[:20]))
+        console.print(
+            f"{len(result.gapped)} kept silent by a gap of price basis (ex-rights or resumption): "
+            + ", ".join(sorted({symbol for _, symbol in result.gapped})[:20])
+        )
     if scanned.silent:
         console.print(f"{scanned.silent} kept silent by cooldown")
     for name, reason in result.failed.items():
@@ -213,7 +254,9 @@ def _warnings(settings: Settings, store: BarStore, bar_end: int) -> list[str]:
             found.append(horizon)
         closed = calendar.last_closed(now)
         if local_day(bar_end).astype(object) < closed:
-            found.append(f"the newest bar is of {local_time(bar_end)}, older than the last closed session, {closed}: import newer files")
+            found.append(
+                f"the newest bar is of {local_time(bar_end)}, older than the last closed session, {closed}: import newer files"
+            )
     except MystocksScanError as error:
         found.append(str(error))
     return found
@@ -242,5 +285,3 @@ def parse_time(text: str) -> int:
         when += timedelta(days=1, microseconds=-1)
     when = when.replace(tzinfo=ZoneInfo("Asia/Shanghai")) if when.tzinfo is None else when
     return int(when.astimezone(UTC).timestamp() * 10**6) * 1000
-
-

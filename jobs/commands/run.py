@@ -1,0 +1,198 @@
+"""`mystocks-scan run`: the live service."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from data.errors import StoreOriginError, UsageError
+from data.history import SignalHistory
+from data.schema import FRAMES
+from data.settings import Settings, load_settings
+from data.simulator import SimulatedMarket
+from data.store import BarStore
+from jobs.live import LiveService
+from jobs.options import config_option, json_option, open_store, store_option, verbosity_options
+from jobs.scanning import MarketScan, scannable
+from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
+from jobs.simulated import keep_names, make_history, open_simulated
+from jobs.show import local_time
+from jobs.wiring import Parts, assemble, paths_of
+from streaming.broadcast import SignalServer
+from streaming.feeds import find_feed
+
+
+@click.command()
+@store_option
+@config_option
+@click.option("--feed", metavar="NAME", help="Where quotes come from; sim, the simulated market, by default.")
+@click.option("--symbols", type=int, metavar="N", help="Size of the simulated market; 5000 by default.")
+@click.option("--seed", type=int, metavar="N", help="Which simulated market.")
+@click.option(
+    "--speed",
+    type=float,
+    metavar="X",
+    help="How many times faster than the clock the simulated market runs; 60 by default, 0: as fast as it goes.",
+)
+@click.option("--frame", type=click.Choice(FRAMES), help="The bars that are made and scanned; 1m by default.")
+@click.option(
+    "--strategies",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A file or folder of strategies; by default the built-in ones. May be repeated.",
+)
+@click.option("--engine", metavar="NAME", help="auto, talib.")
+@click.option("--cluster", metavar="NAME", help="local, inline, or tcp://host:8786.")
+@click.option("--workers", type=int, metavar="N", help="Worker processes of a local cluster; 0: one a core.")
+@click.option(
+    "--history-bars", type=int, metavar="N", help="Bars before a session's open that indicators see; 250 by default."
+)
+@click.option("--host", metavar="ADDRESS", help="Where /ws/signals is served; 127.0.0.1 by default.")
+@click.option("--port", type=int, metavar="N", help="Port of /ws/signals; 8765 by default, 0: any free one.")
+@click.option(
+    "--dashboard-port", type=int, metavar="N", help="Port of the Dask dashboard; 8787 by default, 0: any free one."
+)
+@click.option("--intervals", type=click.IntRange(min=1), metavar="N", help="End after N closed intervals.")
+@click.option("--once", is_flag=True, help="Scan the newest stored bar and end.")
+@json_option
+@verbosity_options
+def command(**given: Any) -> int:
+    """Run the live service: feed, bars, scans, signals on a WebSocket.
+
+    With nothing configured: the simulated market of 5,000 symbols, sped up so that a one-minute bar closes every second.
+    Ctrl-C drains and ends; the next run goes on from the store.
+    """
+    speed = given["speed"]
+    if speed is not None and speed < 0:
+        raise UsageError(f"--speed must be 0 or more; got {speed}")
+    settings = load_settings(
+        given["config"],
+        {
+            "scan": {
+                "frame": given["frame"],
+                "engine": given["engine"],
+                "cluster": given["cluster"],
+                "workers": given["workers"],
+                "strategies": paths_of(given["paths"]),
+                "history_bars": given["history_bars"],
+            },
+            "feed": {
+                "name": given["feed"],
+                "symbols": given["symbols"],
+                "seed": given["seed"],
+                "interval_s": None if speed is None else 60 / speed if speed else 0,
+            },
+            "serve": {"host": given["host"], "port": given["port"], "dashboard_port": given["dashboard_port"]},
+        },
+    )
+    screen: Screen = JsonScreen() if given["as_json"] else TableScreen() if sys.stdout.isatty() else LineScreen()
+    find_feed(settings.feed.name)
+    simulated = settings.feed.name == "sim"
+    store = (
+        open_simulated(settings, given["store"])
+        if simulated
+        else open_store(given["config"], given["store"], origin="market")
+    )
+    with _only_one(store):
+        parts = assemble(settings)
+        try:
+            asyncio.run(_run(settings, store, parts, screen, given["intervals"], once=given["once"]))
+        finally:
+            screen.close()
+            screen.say("stopping the cluster ...")
+            parts.close()
+    return 0
+
+
+async def _run(
+    settings: Settings, store: BarStore, parts: Parts, screen: Screen, intervals: int | None, *, once: bool
+) -> None:
+    frame = settings.scan.frame or "1m"
+    history_bars = settings.scan.history_bars or settings.feed.history_bars
+    history = SignalHistory(store.root / "signals")
+    server = SignalServer(settings.serve.host, settings.serve.port, epoch=history.epoch, replay=history.since)
+    if not once:
+        await server.start()
+    market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if settings.feed.name == "sim" else None
+    try:
+        if market is not None and not store.files(frame):
+            screen.say(f"making {history_bars} bars of history for {settings.feed.symbols} simulated symbols ...")
+            await asyncio.to_thread(make_history, store, market, frame, history_bars)
+        symbols = list(market.symbols) if market else scannable(store, frame, settings.scan.universe)
+        cluster = await asyncio.to_thread(lambda: parts.cluster)
+        scan = MarketScan(
+            store,
+            frame,
+            parts.strategies,
+            symbols=symbols,
+            engine=parts.engine,
+            cluster=cluster,
+            history=history,
+            deadline_s=settings.scan.deadline_s,
+        )
+        screen.say(f"store      {store.root}")
+        screen.say(f"engine     {parts.engine.name}: {parts.reason}; cluster {cluster.name}, {cluster.workers} workers")
+        if cluster.dashboard:
+            screen.say(f"dashboard  {cluster.dashboard}")
+        if not once:
+            screen.say(f"signals    {server.url}")
+        last = store.last_bar_end(frame)
+        feed = find_feed(settings.feed.name)(settings, after=last)
+
+        def on_session(day: np.datetime64) -> None:
+            if market is not None:
+                keep_names(store, market, day)
+
+        service = LiveService(
+            store,
+            feed,
+            scan,
+            server,
+            symbols=symbols,
+            history_bars=history_bars,
+            on_interval=screen.interval,
+            on_session=on_session,
+            intervals=intervals,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, service.stop)
+        screen.open(frame, server.url, cluster.dashboard)
+        await service.first_scan()
+        kept = service.kept if once else await service.run()
+        screen.close()
+        if not once:
+            until = "" if kept.last_bar_end is None else f", up to {local_time(kept.last_bar_end)}"
+            typical = f"; median latency {statistics.median(kept.latencies_ms):.0f} ms" if kept.latencies_ms else ""
+            screen.say(
+                f"kept {kept.bars} bars of {kept.intervals} intervals{until}, and {kept.signals} signals, in {store.root}{typical}"
+            )
+    finally:
+        await server.stop()
+
+
+@contextmanager
+def _only_one(store: BarStore) -> Iterator[None]:
+    """Hold the store for this service; a second one is refused."""
+    handle = os.open(store.root / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreOriginError(
+                f"another 'mystocks-scan run' works on the store {store.root}: end it, or name another with --store DIR"
+            ) from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,156 @@
+"""What `run` shows: a live table on a terminal, else a line an interval, or JSON."""
+
+import time
+from collections import deque
+from typing import Any, Protocol
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from data.signal import Signal, iso
+from jobs.live import Interval
+from jobs.options import print_json
+from jobs.show import action_style, local_time, tags
+
+INTERVALS = 8
+"""Rows of the table of intervals."""
+SIGNALS = 15
+"""Rows of the table of signals, in which the newest stand first."""
+
+
+class Screen(Protocol):
+    """Where a running service reports."""
+
+    def say(self, text: str) -> None:
+        """A line of the log."""
+
+    def open(self, frame: str, url: str, dashboard: str | None) -> None:
+        """The service begins."""
+
+    def interval(self, interval: Interval) -> None:
+        """An interval closed."""
+
+    def close(self) -> None:
+        """The service ends; closing twice is closing once."""
+
+
+class LineScreen:
+    """A line an interval on stdout, and one a signal."""
+
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def open(self, frame: str, url: str, dashboard: str | None) -> None:
+        pass
+
+    def interval(self, interval: Interval) -> None:
+        click.echo(
+            f"{local_time(interval.bar_end)}  {interval.n_bars} symbols  scan {interval.scan_ms:.0f} ms"
+            f"  latency {interval.latency_ms:.0f} ms  {len(interval.signals)} signals"
+        )
+        for signal in interval.signals:
+            click.echo(
+                f"  {signal.action:5} {signal.symbol}  {signal.price:.2f}  {signal.strategy}  {signal.name or ''}".rstrip()
+            )
+
+    def close(self) -> None:
+        pass
+
+
+class JsonScreen(LineScreen):
+    """One JSON object an interval on stdout."""
+
+    def interval(self, interval: Interval) -> None:
+        result = interval.scanned.result
+        print_json(
+            {
+                "interval": interval.number,
+                "frame": interval.frame,
+                "bar_end": iso(interval.bar_end),
+                "engine": result.engine,
+                "symbols": interval.n_bars,
+                "indicators": result.n_indicators,
+                "fold_ms": round(interval.fold_ms, 3),
+                "scan_ms": round(interval.scan_ms, 3),
+                "latency_ms": round(interval.latency_ms, 3),
+                "clients": interval.clients,
+                "signals": [signal.to_dict() for signal in interval.signals],
+                "suppressed": {"cooldown": interval.scanned.silent, "ex_gap": len(result.gapped)},
+                "failed": dict(result.failed),
+            }
+        )
+
+
+class TableScreen:
+    """A live table: the last intervals, and below them the newest signals."""
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._errors = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._intervals: deque[Interval] = deque(maxlen=INTERVALS)
+        self._signals: deque[Signal] = deque(maxlen=SIGNALS)
+        self._failed: dict[str, str] = {}
+        self._head = ""
+        self._started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self._errors.print(text)
+
+    def open(self, frame: str, url: str, dashboard: str | None) -> None:
+        self._head = f"{frame} bars  ·  {url}" + (f"  ·  {dashboard}" if dashboard else "")
+        self._live = Live(self._render(), console=self._console, refresh_per_second=8)
+        self._live.start()
+
+    def interval(self, interval: Interval) -> None:
+        self._intervals.append(interval)
+        self._signals.extendleft(interval.signals)
+        self._failed |= interval.scanned.result.failed
+        if self._live is not None:
+            self._live.update(self._render())
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> RenderableType:
+        intervals = Table(title=self._head, title_justify="left", expand=False)
+        for name in ("interval", "symbols", "scan ms", "latency ms", "signals"):
+            intervals.add_column(name, justify="right")
+        for interval in self._intervals:
+            intervals.add_row(
+                local_time(interval.bar_end),
+                str(interval.n_bars),
+                f"{interval.scan_ms:.0f}",
+                f"{interval.latency_ms:.0f}",
+                str(len(interval.signals)),
+            )
+        signals = Table(title="newest signals", title_justify="left", expand=False)
+        columns: tuple[tuple[str, Any], ...] = (
+            ("time", "left"),
+            ("symbol", "left"),
+            ("name", "left"),
+            ("action", "left"),
+            ("price", "right"),
+            ("strategy", "left"),
+            ("", "left"),
+        )
+        for name, side in columns:
+            signals.add_column(name, justify=side, no_wrap=True)
+        for signal in self._signals:
+            style = action_style(signal.action)
+            signals.add_row(
+                local_time(signal.bar_end)[11:],
+                signal.symbol,
+                signal.name or "",
+                Text(signal.action, style=style),
+                Text(f"{signal.price:.2f}", style=style),
+                signal.strategy,
+                tags(signal),
+            )
+        failed = [Text(f"{name} was switched off: {why}", style="red") for name, why in self._failed.items()]
+        return Group(intervals, signals, *failed)
