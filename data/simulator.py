@@ -117,9 +117,9 @@ class SimulatedMarket:
         day = self.day(session)
         columns = np.flatnonzero(day.trading)
         prices = [p[columns] / 100 for p in (day.open, day.high, day.low, day.close)]
-        volume = day.lots[columns] * float(_LOT)
+        volume = (day.lots[columns] * _LOT).astype(np.float64)
         mean = (prices[0] + prices[1] + prices[2] + prices[3]) / 4
-        amount: npt.NDArray[np.float64] = np.round(volume * mean, 2)
+        amount = np.round(volume * mean, 2)
         ends = np.repeat(bar_ends(session, "1d"), len(columns))
         return self._batch(schema, "1d", columns, ends, prices, volume, amount, day.reference[columns] / 100)
 

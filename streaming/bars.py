@@ -59,7 +59,7 @@ class _OpenBar:
 
 
 class BarBuilder:
-    """Folds ticks (`data.schema.TICK`) of `symbols` into bars (`data.schema.BAR`) of a frame. Holds one session, no clock.
+    """Folds ticks (`data.schema.TICK`) of `symbols` into bars (`data.schema.BAR`); holds one session, no clock.
 
     `grace_s`: how long past its end a bar waits for late quotes; `closing_grace_s`: the day's last bar, which waits for
     the closing auction's result. `after` (UTC ns): bars up to this end are closed already, as when a service goes on

@@ -4,6 +4,8 @@ Each has a contract suite in `tests/contracts/` that every implementation passes
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import pyarrow as pa
@@ -41,45 +43,53 @@ class OpenFeed(Protocol):
         ...
 
 
+class Policy(StrEnum):
+    """What happens to a subscriber whose queue is full."""
+
+    BLOCK = "block"
+    """The publisher waits."""
+    LATEST = "latest"
+    """What is queued shrinks to the newest row of each symbol (of other topics: to the newest batch); the rest is
+    counted."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest event goes, and is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a subscriber receives."""
+
+    topic: str
+    """The topic it was published on, the symbol filled in where the event was cut for one."""
+    batch: pa.RecordBatch
+    """The rows asked for; read-only, shared with other subscribers."""
+
+
 class Subscription(Protocol):
     """One subscriber's place at a bus: an asynchronous iterator of events, oldest first."""
 
-    def __aiter__(self) -> AsyncIterator["Event"]:
+    def __aiter__(self) -> AsyncIterator[Event]:
         """Events until the subscription or the bus is closed and what is queued has been read."""
         ...
 
-    async def close(self) -> None:
-        """Leave the bus; whoever waits for this subscriber to read goes on."""
-        ...
-
-
-class Event(Protocol):
-    """What a subscriber receives."""
-
-    @property
-    def topic(self) -> str:
-        """The topic it was published on, the symbol filled in where the event is of one symbol."""
-        ...
-
-    @property
-    def batch(self) -> pa.RecordBatch:
-        """The rows that the subscriber asked for; read-only, shared with the other subscribers."""
+    def close(self) -> None:
+        """Leave the bus; whoever waits for this subscriber goes on."""
         ...
 
 
 class Bus(Protocol):
-    """Carries batches from publishers to subscribers; topics are described in `streaming.bus`."""
+    """Carries batches from publishers to subscribers; `streaming.bus` says what topics there are."""
 
     async def publish(self, topic: str, batch: pa.RecordBatch) -> None:
-        """Hand a batch to every subscriber whose pattern the topic matches; waits for those that declared it."""
+        """Hand a batch to every subscriber whose pattern fits; waits for those whose policy is BLOCK."""
         ...
 
-    def subscribe(self, pattern: str) -> Subscription:
-        """A bounded queue of what is published from now on and matches `pattern`, where `*` stands for anything."""
+    def subscribe(self, pattern: str, *, policy: Policy = ..., size: int = ..., name: str = ...) -> Subscription:
+        """What fits `pattern` from now on, where `*` stands for anything, in a queue of at most `size` events."""
         ...
 
     async def close(self) -> None:
-        """End every subscription once what is queued has been read."""
+        """Publish nothing more; subscriptions end once what is queued has been read."""
         ...
 
 
