@@ -172,7 +172,7 @@ class _Import:
         other = np.where(verdicts.earlier[at], "an earlier row", "the stored bar")
         what = {bits: differing(int(bits)) for bits in np.unique(verdicts.differs[at])}
         texts: list[str | None] = [
-            f"{what[bits]} differ from {whose}" for bits, whose in zip(verdicts.differs[at], other, strict=True)
+            f"differs from {whose} in {what[bits]}" for bits, whose in zip(verdicts.differs[at], other, strict=True)
         ]
         reasons = np.full(len(at), CODE["conflicting duplicate"], dtype=np.uint8)
         self._refuse(batch, month[at], reasons, values, texts)

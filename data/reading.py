@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ from data.recognise import (
 SUFFIXES = (".csv", ".txt", ".tsv", ".parquet", ".pq")
 BATCH_ROWS = 3_000_000
 """A Parquet file of more rows is read in parts."""
+
+
+_BREAK = re.compile(r"\r\n|\r|\n")
+_INK = re.compile(r"\S")
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,10 @@ def _csv(path: Path, adjusted: str | None) -> Iterator[Rows]:
     data = path.read_bytes()
     text = decode(data)
     header, delimiter, names, shape = _header(text, path)
-    _agree(" ".join(_lines(text[:20_000])[: header - 1]), adjusted)
+    _agree(" ".join(_BREAK.split(text[:20_000])[: header - 1]), adjusted)
+    breaks = (found.end() for found in _BREAK.finditer(text))
+    if _INK.search(text, next(islice(breaks, header - 1, None), len(text))) is None:
+        return  # a header without rows
     if not data.isascii():
         data = text.encode()
     lost: dict[int, str] = {}
@@ -194,7 +202,7 @@ def _csv(path: Path, adjusted: str | None) -> Iterator[Rows]:
 
     def line_text(line: int) -> str | None:
         if not cut:
-            cut.extend(_lines(text))
+            cut.extend(_BREAK.split(text))
         return cut[line - 1] if line <= len(cut) else ""
 
     yield _rows(path, names, shape, columns, lines, lost, line_text)
@@ -202,7 +210,7 @@ def _csv(path: Path, adjusted: str | None) -> Iterator[Rows]:
 
 def _header(text: str, path: Path) -> tuple[int, str, list[str], Shape]:
     """(lines up to the header and with it, delimiter, column names, shape); the header is among the first ten lines."""
-    heads = _lines(text[:20_000])[:10]
+    heads = _BREAK.split(text[:20_000])[:10]
     problem = UnrecognisedError("it is empty")
     for number, head in enumerate(heads, start=1):
         for delimiter in (",", "\t", ";", "|"):
@@ -217,10 +225,6 @@ def _header(text: str, path: Path) -> tuple[int, str, list[str], Shape]:
     if not any(delimiter in head for head in heads for delimiter in ",\t;|") and text.strip():
         problem = UnrecognisedError("it is no table: no line of the first ten is divided by , tab ; or |")
     raise problem
-
-
-def _lines(text: str) -> list[str]:
-    return re.split(r"\r\n|\r|\n", text)
 
 
 def _rows(

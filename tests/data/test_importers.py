@@ -1,0 +1,501 @@
+"""Vendors' files into a store: shapes, units, reasons of refusal, duplicates, revisions, and the law of sums."""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data.calendar import TradingCalendar
+from data.errors import UsageError
+from data.importers import ImportReport, import_files
+from data.store import BarStore
+
+NOW = int(np.datetime64("2025-06-30T08:00", "ns").astype(np.int64))
+CLOSE = {day: int(np.datetime64(f"{day}T07:00", "ns").astype(np.int64)) for day in ("2025-05-22", "2025-05-23")}
+# symbol, day, open, high, low, close, shares, CNY
+BARS = (
+    ("600000.SH", "2025-05-22", 12.22, 12.53, 12.19, 12.43, 63895089, 792331667),
+    ("600000.SH", "2025-05-23", 12.39, 12.48, 12.22, 12.23, 57961597, 712934903),
+)
+
+
+@pytest.fixture(scope="module")
+def calendar() -> TradingCalendar:
+    return TradingCalendar()
+
+
+class Importing:
+    """A store and a folder of files to import into it."""
+
+    def __init__(self, folder: Path, calendar: TradingCalendar) -> None:
+        self.folder, self.calendar = folder, calendar
+        self.store = BarStore(folder / "store", origin="market")
+
+    def file(self, name: str, text: str, encoding: str = "utf-8") -> Path:
+        path = self.folder / "files" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    def __call__(self, *paths: Path, **options: Any) -> ImportReport:
+        report = import_files(paths or [self.folder / "files"], self.store, self.calendar, **{"now": NOW} | options)
+        assert report.read == report.stored + report.duplicates + sum(report.refused.values())
+        return report
+
+    def bars(self, *, adjusted: str | None = None, frame: str = "1d") -> list[tuple[Any, ...]]:
+        """(symbol, bar end, open, high, low, close, volume, amount) of the highest revisions, sorted."""
+        table = self.store.table(frame, adjusted=adjusted)
+        table = table.set_column(2, "bar_end", table["bar_end"].cast(pa.int64()))
+        names = ("symbol", "bar_end", "open", "high", "low", "close", "volume", "amount")
+        newest = {}
+        for row in sorted(table.to_pylist(), key=lambda row: row["revision"]):
+            newest[row["symbol"], row["bar_end"]] = tuple(row[name] for name in names)
+        return [newest[key] for key in sorted(newest)]
+
+    def rejects(self, report: ImportReport) -> list[dict[str, str]]:
+        assert report.rejects is not None
+        with report.rejects.open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def importing(tmp_path: Path, calendar: TradingCalendar) -> Importing:
+    return Importing(tmp_path, calendar)
+
+
+def lines(header: str, rows: Sequence[Sequence[Any]], form: str, end: str = "\n") -> str:
+    return header + end + "".join(form.format(*row) + end for row in rows)
+
+
+PLAIN = "{1},{2},{3},{4},{5},{6},{7}"
+COMPACT = [(symbol, day.replace("-", ""), *rest) for symbol, day, *rest in BARS]
+EXPECTED = [(symbol, CLOSE[day], *map(float, rest)) for symbol, day, *rest in BARS]
+CHINESE = "日期,开盘价,最高价,最低价,收盘价,成交量,成交额"
+ENGLISH = "date,open,high,low,close,volume,amount"
+
+
+def _tushare(row: Sequence[Any]) -> str:
+    symbol, day, open_, high, low, close, shares, cny = row
+    return f"{symbol},{day},{open_},{high},{low},{close},12.0,0.1,0.2,{shares / 100},{cny / 1000}\n"
+
+
+SHAPES: Mapping[str, tuple[str, str, str]] = {
+    "as published": ("600000.csv", lines(CHINESE, COMPACT, PLAIN), "utf-8"),
+    "gbk, slashes": ("sh600000.csv", lines(CHINESE, BARS, PLAIN, "\r\n").replace("-", "/"), "gbk"),
+    "byte order mark": ("600000.SH.csv", lines(ENGLISH, BARS, PLAIN), "utf-8-sig"),
+    "utf-16, tabs": ("600000.XSHG.tsv", lines(ENGLISH, BARS, PLAIN).replace(",", "\t"), "utf-16"),
+    "one big file": ("all.csv", lines("symbol," + ENGLISH, BARS, "{0}," + PLAIN), "utf-8"),
+    "quoted, with thousands": (
+        "600000.csv",
+        lines(ENGLISH, BARS, '"{1}","{2}","{3}","{4}","{5}","{6:,}","{7:,}"'),
+        "utf-8",
+    ),
+    "baostock": (
+        "daily.csv",
+        lines(
+            "date,code,open,high,low,close,preclose,volume,amount",
+            BARS,
+            "{1},sh.600000,{2},{3},{4},{5},,{6},{7}",
+        ),
+        "utf-8",
+    ),
+    "tushare: lots and thousands": (
+        "daily.csv",
+        "ts_code,trade_date,open,high,low,close,pre_close,change,pct_chg,vol,amount\n"
+        + "".join(map(_tushare, COMPACT)),
+        "utf-8",
+    ),
+    "pandas' nameless index": ("600000.csv", lines(",open,high,low,close,volume,money", BARS, PLAIN), "utf-8"),
+    "time of the close": ("600000.csv", lines(ENGLISH, BARS, "{1} 15:00:00,{2},{3},{4},{5},{6},{7}"), "utf-8"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_gives_the_same_bars(importing: Importing, shape: str) -> None:
+    importing.file(*SHAPES[shape])
+    report = importing()
+    assert (report.files, report.read, report.stored, report.symbols) == (1, 2, 2, 1)
+    assert report.rejects is None
+    assert importing.bars() == EXPECTED
+
+
+def test_lots_are_recognised_and_rounded_ones_accepted(importing: Importing) -> None:
+    form = "{1},600000,{2},{5},{3},{4},{8},{7}"
+    rows = [(*bar, bar[6] // 100) for bar in BARS]
+    importing.file("600000.csv", lines("日期,股票代码,开盘,收盘,最高,最低,成交量,成交额", rows, form), "gbk")
+    assert importing().stored == 2
+    assert [bar[6] for bar in importing.bars()] == [63895000.0, 57961500.0]
+    # The same bars to the share: equal as far as the file in lots can tell, in whichever order they come.
+    other = importing.file("exact.csv", lines("symbol," + ENGLISH, BARS, "{0}," + PLAIN))
+    report = importing(other)
+    assert (report.stored, report.refused) == (0, {"conflicting duplicate": 2})
+    assert importing(other, revise=True).stored == 2
+    assert importing(importing.folder / "files" / "600000.csv").duplicates == 2
+
+
+def test_one_file_a_day_gives_names_and_the_day(importing: Importing) -> None:
+    header = "证券代码,证券简称,开盘价,最高价,最低价,收盘价,成交量,成交额"
+    for day, name in (("20250522", "浦发银行"), ("20250523", "ST浦发")):
+        rows = [bar for bar in COMPACT if bar[1] == day]
+        importing.file(f"{day}.csv", lines(header, rows, f"600000,{name},{{2}},{{3}},{{4}},{{5}},{{6}},{{7}}") + "\n")
+    report = importing()
+    assert (report.read, report.stored) == (2, 2)
+    assert importing.bars() == EXPECTED
+    assert importing.store.names() == {"600000.SH": ("ST浦发", "2025-05-23")}
+    assert importing.store.names(upto=CLOSE["2025-05-22"]) == {"600000.SH": ("浦发银行", "2025-05-22")}
+
+
+def test_names_that_change_are_known_day_by_day(importing: Importing) -> None:
+    names = ["A", "A", "B", "B", "A"]
+    days = ["2025-05-19", "2025-05-20", "2025-05-21", "2025-05-22", "2025-05-23"]
+    rows = "".join(f"600000,{name},{day},10,10,10,10,100,1000\n" for day, name in zip(days, names, strict=True))
+    importing.file("all.csv", "code,name,date,open,high,low,close,volume,amount\n" + rows)
+    importing()
+    seen = []
+    for day in days:
+        upto = int(np.datetime64(f"{day}T07:00", "ns").astype(np.int64))
+        seen.append(importing.store.names(upto=upto)["600000.SH"][0])
+    assert seen == names
+
+
+@pytest.mark.parametrize("dates", ["date32", "timestamp", "zoned", "text", "number"])
+def test_parquet_with_a_symbol_column(importing: Importing, dates: str) -> None:
+    days = np.array([bar[1] for bar in BARS], dtype="datetime64[D]")
+    column = {
+        "date32": pa.array(days),
+        "timestamp": pa.array(days.astype("datetime64[us]")),
+        "zoned": pa.array(days.astype("datetime64[ms]")).cast(pa.timestamp("ms", "UTC")),
+        "text": pa.array([str(day) for day in days]),
+        "number": pa.array([int(bar[1]) for bar in COMPACT]),
+    }[dates]
+    values = {name: [bar[place] for bar in BARS] for place, name in enumerate(ENGLISH.split(",")[1:], start=2)}
+    table = pa.table({"symbol": pa.array(["600000"] * 2).dictionary_encode(), "date": column, **values})
+    path = importing.file("all.parquet", "")
+    pq.write_table(table, path)
+    assert importing().stored == 2
+    assert importing.bars() == EXPECTED
+
+
+def test_tongdaxins_export_with_its_title_and_its_last_line(importing: Importing) -> None:
+    table = lines(
+        "      日期\t    开盘\t    最高\t    最低\t    收盘\t    成交量\t    成交额", BARS, PLAIN.replace(",", "\t")
+    )
+    text = "600000 浦发银行 日线 不复权\n" + table.replace("-", "/") + "数据来源:通达信\n"
+    importing.file("SH#600000.txt", text, "gbk")
+    report = importing()
+    assert (report.read, report.stored, report.refused) == (3, 2, {"unreadable": 1})
+    assert importing.bars() == EXPECTED
+    (row,) = importing.rejects(report)
+    assert (row["line"], row["text"]) == ("5", "数据来源:通达信")
+
+
+REFUSED = {
+    "unreadable": "600000,2025-05-2x,10,11,9,10,1000,10000",
+    "unknown symbol": "123456,2025-05-23,10,11,9,10,1000,10000",
+    "not a session": "600000,2025-05-24,10,11,9,10,1000,10000",
+    "future": "600000,2025-07-01,10,11,9,10,1000,10000",
+    "no trade": "600000,2025-05-23,0,0,0,10,0,0",
+    "non-finite or non-positive price": "600000,2025-05-23,10,11,0,10,1000,10000",
+    "inconsistent open/high/low/close": "600000,2025-05-23,10,9.5,9,10,1000,10000",
+    "negative volume or amount": "600000,2025-05-23,10,11,9,10,-1000,10000",
+    "units": "600000,2025-05-23,10,11,9,10,1000,20000",
+    "conflicting duplicate": "600000,2025-05-22,10,11,9,10.5,1000,10000",
+}
+SYMBOL_FIRST = "code," + ENGLISH
+GOOD = "600000,2025-05-22,10,11,9,10,1000,10000"
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_each_reason_of_refusal_is_counted_and_listed_and_costs_nothing_else(importing: Importing, reason: str) -> None:
+    path = importing.file("all.csv", "\n".join([SYMBOL_FIRST, GOOD, REFUSED[reason], ""]))
+    report = importing()
+    assert (report.read, report.stored, report.refused) == (2, 1, {reason: 1})
+    (row,) = importing.rejects(report)
+    assert (row["file"], row["line"], row["reason"]) == (str(path), "3", reason)
+    assert row["symbol"] == REFUSED[reason].split(",")[0]
+    if reason == "unreadable":
+        assert row["text"] == REFUSED[reason]
+    else:
+        assert row["date"] == REFUSED[reason].split(",")[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("xyz,2025-13-13,0,0,0,0,-1,-1", "unreadable"),
+        ("600000,2025-05-23,10,11,9,ten,1000,10000", "unreadable"),
+        ("600000,2025-05-23,10,11,9,10,inf,10000", "unreadable"),
+        ("600000,2025-05-23,10,11,9", "unreadable"),
+        ("600000,2025-05-23,10,11,9,10,1000,10000,7", "unreadable"),
+        (",,,,,,,", "unreadable"),
+        ("xyz,2025-05-24,0,0,0,0,-1,-1", "unknown symbol"),
+        ("600000,2025-05-24,0,0,0,0,0,-1", "not a session"),
+        ("600000,1980-01-02,0,0,0,0,0,-1", "not a session"),
+        ("600000,2030-05-24,0,0,0,0,0,-1", "future"),
+        ("600000,2025-05-23,0,0,0,0,0,-1", "no trade"),
+        ("600000,2025-05-23,10,10,10,10,,", "no trade"),
+        ("600000,2025-05-23,-,-,-,10,--,停牌", "no trade"),
+        ("600000,2025-05-23,,11,9,10,1000,10000", "non-finite or non-positive price"),
+        ("600000,2025-05-23,10,inf,9,10,1000,10000", "non-finite or non-positive price"),
+        ("600000,2025-05-23,-1,11,12,10,-1,10000", "non-finite or non-positive price"),
+        ("600000,2025-05-23,10,9,8,10,-1,10000", "inconsistent open/high/low/close"),
+        ("600000,2025-05-23,10,11,9,10,1000,-1", "negative volume or amount"),
+        ("600000,2025-05-23,10,11,9,10,1000,0", "units"),
+    ],
+)
+def test_the_first_of_several_reasons_counts(importing: Importing, row: str, reason: str) -> None:
+    importing.file("all.csv", "\n".join([SYMBOL_FIRST, row, GOOD]))
+    assert importing().refused == {reason: 1}
+    assert len(importing.bars()) == 1
+
+
+def test_a_bar_of_today_is_future_until_the_close(importing: Importing) -> None:
+    importing.file("600000.csv", lines(ENGLISH, BARS, PLAIN))
+    assert importing(now=CLOSE["2025-05-23"] - 1).refused == {"future": 1}
+    assert importing(now=CLOSE["2025-05-23"]).stored == 1
+
+
+def test_blank_lines_are_no_rows_and_lines_keep_their_numbers(importing: Importing) -> None:
+    importing.file(
+        "20250523.csv", "\n".join(["code,open,high,low,close,volume", "", "600000,1,1,1,1,1", " ", "x,1", ""])
+    )
+    report = importing()
+    assert (report.read, report.stored, report.refused) == (2, 1, {"unreadable": 1})
+    assert importing.rejects(report)[0]["line"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("notes.csv", b"", "empty"),
+        ("notes.csv", b"nothing here\nat all\n", "no table"),
+        ("600000.csv", b"date,open\n2025-05-23,1\n", "no column for high, low, close, volume"),
+        ("x.parquet", b"PAR1" + b"\0" * 100, "[Pp]arquet|[Tt]hrift|magic|metadata"),
+        ("600000.csv", bytes(range(256)) * 4, "no "),
+        ("600000_qfq.csv", lines(ENGLISH, BARS, PLAIN).encode(), "--adjusted qfq"),
+    ],
+)
+def test_a_file_that_holds_no_bars_is_one_row_refused_that_says_why(
+    importing: Importing, name: str, data: bytes, why: str
+) -> None:
+    importing.file("600004.csv", lines(ENGLISH, BARS, PLAIN))
+    importing.file(name, "").write_bytes(data)
+    report = importing()
+    assert (report.files, report.read, report.stored, report.refused) == (2, 3, 2, {"unreadable": 1})
+    (row,) = importing.rejects(report)
+    assert (Path(row["file"]).name, row["line"]) == (name, "0")
+    assert re.search(why, row["text"]), row["text"]
+
+
+def test_a_path_that_is_not_there_is_an_error_before_anything_is_stored(importing: Importing) -> None:
+    path = importing.file("600000.csv", lines(ENGLISH, BARS, PLAIN))
+    with pytest.raises(UsageError, match="there is nothing at"):
+        importing(path, path.with_name("none.csv"))
+    (importing.folder / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no file that ends in"):
+        importing(importing.folder / "empty")
+    assert importing.bars() == []
+
+
+def test_star_shares_may_be_in_shares_where_the_rest_is_in_lots(importing: Importing) -> None:
+    rows = [(code, day, lots) for code, lots in (("600000", 10), ("688981", 1000), ("000001", 20)) for day in DAYS]
+    text = "".join(
+        f"{code},{day},10,10,10,10,{volume},{10000 if volume != 20 else 20000}\n" for code, day, volume in rows
+    )
+    importing.file("all.csv", SYMBOL_FIRST + "\n" + text)
+    assert importing().stored == len(rows)
+    assert {bar[6] for bar in importing.bars()} == {1000.0, 2000.0}
+
+
+DAYS = ("2025-05-19", "2025-05-20", "2025-05-21", "2025-05-22")
+
+
+def test_b_shares_and_indices_are_exempt_from_units_and_take_those_of_the_file(importing: Importing) -> None:
+    rows = [f"600000,{day},10,10,10,10,10,10000" for day in DAYS]
+    rows += ["900901,2025-05-22,0.4,0.4,0.4,0.4,10,2800", "sh000001,2025-05-22,3300,3400,3300,3400,400000,5e9"]
+    importing.file("all.csv", "\n".join([SYMBOL_FIRST, *rows]))
+    report = importing()
+    assert (report.stored, report.unverified) == (6, 0)
+    assert {bar[0]: bar[6] for bar in importing.bars()} == {
+        "000001.SH": 4e7,
+        "600000.SH": 1000.0,
+        "900901.SH": 1000.0,
+    }
+
+
+def test_a_file_that_cannot_tell_takes_the_units_of_files_alike(importing: Importing) -> None:
+    importing.file("600000.csv", "\n".join([ENGLISH, *(f"{day},10,10,10,10,10,10000" for day in DAYS)]))
+    importing.file("900901.csv", "\n".join([ENGLISH, *(f"{day},0.4,0.4,0.4,0.4,10,2800" for day in DAYS)]))
+    assert importing().unverified == 0
+    assert {bar[6] for bar in importing.bars()} == {1000.0}
+
+
+def test_without_amounts_the_volume_is_taken_for_shares_and_that_is_said(importing: Importing) -> None:
+    importing.file("600000.csv", "date,open,high,low,close,volume\n2025-05-22,10,10,10,10,10\n")
+    report = importing()
+    assert (report.stored, report.unverified) == (1, 1)
+    assert importing.bars()[0][6:] == (10.0, None)
+
+
+def test_a_row_off_the_units_of_its_file_is_refused_though_it_fits_others(importing: Importing) -> None:
+    rows = [f"600000,{day},10,10,10,10,1000,10000" for day in DAYS[:3]]
+    importing.file("all.csv", "\n".join([SYMBOL_FIRST, *rows, f"600000,{DAYS[3]},10,10,10,10,10,10000"]))
+    assert importing().refused == {"units": 1}
+
+
+def test_adjusted_prices_are_a_series_of_their_own_checked_by_the_raw_one(importing: Importing) -> None:
+    raw = importing.file("600000.csv", lines(ENGLISH, BARS, PLAIN))
+    half = [(s, d, *(p / 2 for p in prices), v // 100, a) for s, d, *prices, v, a in BARS]
+    adjusted = importing.file("600000_qfq.csv", lines(ENGLISH, half, PLAIN))
+    assert importing(raw).stored == 2
+    report = importing(adjusted, adjusted="qfq")
+    assert (report.stored, report.unverified) == (2, 0)
+    assert importing.bars() == EXPECTED
+    assert [bar[5:7] for bar in importing.bars(adjusted="qfq")] == [(6.215, 63895000.0), (6.115, 57961500.0)]
+    assert importing(adjusted, adjusted="qfq").duplicates == 2
+    assert importing(raw, adjusted="hfq").stored == 2
+
+
+def test_a_differing_row_is_refused_or_is_the_next_revision(importing: Importing) -> None:
+    importing(importing.file("a.csv", "\n".join([SYMBOL_FIRST, GOOD])))
+    other = importing.file("b.csv", "\n".join([SYMBOL_FIRST, REFUSED["conflicting duplicate"]]))
+    report = importing(other)
+    assert report.refused == {"conflicting duplicate": 1}
+    assert importing.rejects(report)[0]["text"] == "differs from the stored bar in close"
+    assert importing.bars()[0][5] == 10.0
+    assert importing(other, revise=True).stored == 1
+    assert importing.bars()[0][5] == 10.5
+    assert sorted(importing.store.table("1d")["revision"].to_pylist()) == [0, 1]
+    assert importing(other, revise=True).duplicates == 1
+
+
+def test_of_two_differing_rows_in_one_import_the_first_stays_also_when_revising(importing: Importing) -> None:
+    importing.file("all.csv", "\n".join([SYMBOL_FIRST, GOOD, REFUSED["conflicting duplicate"], GOOD]))
+    for stored, duplicates in ((1, 1), (0, 2)):
+        report = importing(revise=True)
+        assert (report.stored, report.duplicates, sum(report.refused.values())) == (stored, duplicates, 1)
+        assert importing.bars()[0][5] == 10.0
+
+
+def test_what_only_one_row_knows_contradicts_nothing_and_a_revision_keeps_both(importing: Importing) -> None:
+    header = "code,date,open,high,low,close,volume,amount,pre_close"
+    importing(importing.file("a.csv", "\n".join([SYMBOL_FIRST, GOOD])))
+    more = importing.file("b.csv", "\n".join([header, GOOD.rsplit(",", 1)[0] + ",,9.9"]))
+    assert importing(more).duplicates == 1
+    assert importing(more, revise=True).stored == 1
+    (row,) = (row for row in importing.store.table("1d").to_pylist() if row["revision"] == 1)
+    assert (row["amount"], row["prev_close"]) == (10000.0, 9.9)
+    assert importing(more, revise=True).duplicates == 1
+
+
+def test_rounding_is_no_conflict_and_a_value_that_differs_is(importing: Importing) -> None:
+    importing(importing.file("a.csv", lines("symbol," + ENGLISH, BARS, "{0}," + PLAIN)))
+    rounded = [(*bar[:7], bar[7] // 100 * 100) for bar in BARS]
+    assert importing(importing.file("b.csv", lines("symbol," + ENGLISH, rounded, "{0}," + PLAIN))).duplicates == 2
+    for place, change in ((5, 0.01), (6, 1), (7, 101), (7, 1.5)):
+        rows = [(*bar[:place], bar[place] + change, *bar[place + 1 :]) for bar in BARS]
+        report = importing(importing.file("c.csv", lines("symbol," + ENGLISH, rows, "{0}," + PLAIN)))
+        assert report.refused == {"conflicting duplicate": 2}, (place, change)
+
+
+def test_minute_bars_keep_quiet_minutes_between_trades_alone(importing: Importing) -> None:
+    rows = [("09:31", 0), ("09:32", 100), ("09:33", 0), ("15:00", 100), ("11:45", 100)]
+    text = "".join(f"2025-05-23 {at}:00,10,10,10,10,{volume},{volume * 10}\n" for at, volume in rows)
+    text += "2025-05-22 10:00:00,10,10,10,10,0,0\n"
+    importing.file("600000.csv", "datetime,open,high,low,close,volume,amount\n" + text)
+    report = importing()
+    assert (report.stored, report.refused) == (3, {"not a session": 1, "no trade": 2})
+    table = importing.store.table("1m")
+    assert table["flags"].to_pylist() == [0, 1, 0]
+    starts = table["bar_end"].cast(pa.int64()).to_numpy() - table["bar_start"].cast(pa.int64()).to_numpy()
+    assert (starts == 60 * 10**9).all()
+
+
+def test_many_small_files_become_one_file_a_month(importing: Importing) -> None:
+    for code in range(600000, 600030):
+        rows = "".join(f"{day},10,10,10,10,1000,10000\n" for day in ("2025-04-30", *DAYS))
+        importing.file(f"{code}.csv", ENGLISH + "\n" + rows)
+    assert importing().stored == 150
+    assert len(importing.store.files("1d")) == 2
+
+
+def test_rows_are_stored_in_parts_where_they_are_many(importing: Importing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.importers.FLUSH_ROWS", 3)
+    for code in range(600000, 600010):
+        rows = "".join(f"{day},10,10,10,10,1000,10000\n" for day in DAYS)
+        importing.file(f"{code}.csv", ENGLISH + "\n" + rows)
+    importing.file("zz.csv", "\n".join([SYMBOL_FIRST, "600000,2025-05-22,11,11,11,11,1000,11000"]))
+    report = importing(revise=True)
+    # The last file contradicts a bar that this very import has stored: the first stays.
+    assert (report.stored, report.refused) == (40, {"conflicting duplicate": 1})
+    assert importing().duplicates == 40
+
+
+def test_a_header_without_rows_is_a_file_of_no_rows(importing: Importing) -> None:
+    importing.file("600000.csv", ENGLISH)
+    importing.file("600004.csv", ENGLISH + "\r\n\r\n")
+    report = importing()
+    assert (report.files, report.read, report.rejects) == (2, 0, None)
+
+
+_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["600000", "sz000001", "688981.SH", "900901", "nobody"]),
+        st.sampled_from([*DAYS, "2025-05-24", "2025-07-01", "never"]),
+        st.sampled_from(["10", "10.5", "0", "", "x"]),
+        st.sampled_from([1000, 0, 10, -1]),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rows=_ROWS, order=st.randoms(use_true_random=False))
+def test_laws_rows_add_up_twice_stores_nothing_twice_and_order_is_nothing(
+    tmp_path_factory: pytest.TempPathFactory, calendar: TradingCalendar, rows: list[Any], order: Any
+) -> None:
+    texts = [f"{s},{d},{p},{p},{p},{p},{v},{v * 10 if known else ''}" for s, d, p, v, known in rows]
+    first = Importing(tmp_path_factory.mktemp("first"), calendar)
+    first.file("all.csv", "\n".join([SYMBOL_FIRST, *texts]))
+    report = first()
+    assert report.read == len(rows)
+    assert len(first.bars()) == report.stored
+    again = first()
+    assert (again.stored, again.duplicates + sum(again.refused.values())) == (0, report.read)
+    if "conflicting duplicate" in report.refused:
+        return  # of contradicting rows the first stays, so there the order counts
+    shuffled = list(dict.fromkeys(texts))
+    order.shuffle(shuffled)
+    second = Importing(tmp_path_factory.mktemp("second"), calendar)
+    second.file("all.csv", "\n".join([SYMBOL_FIRST, *shuffled]))
+    assert second().stored == report.stored
+    assert [bar[:7] for bar in second.bars()] == [bar[:7] for bar in first.bars()]
+
+
+def test_the_real_markets_files_add_up_and_agree_with_its_parquet(
+    market: Path, tmp_path: Path, calendar: TradingCalendar
+) -> None:
+    importing = Importing(tmp_path, calendar)
+    report = importing(market / "csv", market / "daily_csv")
+    assert (report.files, report.read) == (62, 43_509)
+    assert set(report.refused) == {"no trade", "units"}
+    assert report.symbols > 5_000
+    names = ["symbol", "date", "open", "high", "low", "close"]
+    wanted = pq.read_table(market / "ashare_daily_2020_2025.parquet", columns=names)
+    bars = importing.store.table("1d")
+    days = bars["bar_end"].cast(pa.timestamp("ns")).cast(pa.date32(), safe=False)
+    bars = bars.select(names[2:]).append_column("date", days).append_column("symbol", bars["symbol"].cast(pa.string()))
+    both = bars.join(wanted, ["symbol", "date"], join_type="inner", left_suffix="_stored")
+    assert both.num_rows == report.stored
+    for name in names[2:]:
+        assert both[name].equals(both[f"{name}_stored"])
+    assert importing.store.names()["600000.SH"] == ("浦发银行", "2025-05-23")
