@@ -40,19 +40,66 @@ class Packed:
     lengths: npt.NDArray[np.int64]
     """(symbols,): how many bars a symbol has."""
     fields: Mapping[str, Floats]
+    _known: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def length(self) -> int:
         """Bars of the longest symbol."""
         return self.bar_ends.shape[1]
 
+    @classmethod
+    def from_table(cls, table: pa.Table, frame: str, symbols: Sequence[str]) -> Self:
+        """Rows of `data.schema.BAR` -> the packed bars of `symbols`; of one (symbol, bar_end) the highest revision."""
+        index, own = _codes(table["symbol"])
+        place = {symbol: j for j, symbol in enumerate(symbols)}
+        lookup = np.array([place.get(symbol, len(symbols)) for symbol in own], dtype=np.uint16)
+        code = lookup[index] if own else index.astype(np.uint16)
+        ends = _ends(table)
+        revision = table["revision"].to_numpy()
+        if revision.any() or (len(ends) > 1 and (np.diff(ends) < 0).any()):
+            order = np.lexsort((revision, ends, code))
+        else:
+            order = np.argsort(code, kind="stable")
+        order = order[: np.searchsorted(code[order], len(symbols))]
+        code, ends = code[order], ends[order]
+        last = np.ones(len(order), dtype=bool)
+        last[:-1] = (code[1:] != code[:-1]) | (ends[1:] != ends[:-1])
+        if not last.all():
+            order, code, ends = order[last], code[last], ends[last]
+        lengths = np.bincount(code, minlength=len(symbols)).astype(np.int64)
+        length = int(lengths.max(initial=0))
+        start = np.cumsum(lengths) - lengths
+        column = np.arange(len(code)) - np.repeat(start, lengths) + np.repeat(length - lengths, lengths)
+        flat = code.astype(np.int64) * length + column
+        bar_ends = np.full((len(symbols), length), NO_BAR)
+        bar_ends.ravel()[flat] = ends
+        fields = {}
+        for name in FIELDS:
+            matrix = np.full(bar_ends.shape, np.nan)
+            matrix.ravel()[flat] = _floats(table[name])[order]
+            fields[name] = matrix
+        return cls(frame, tuple(symbols), bar_ends, lengths, fields)
+
     def unpack(self, values: npt.NDArray[Any], times: Times) -> Floats:
         """(symbols, length) or its last columns -> (bars, symbols) on the rows `times`, NaN where there is no bar."""
+        if values.shape[1] == self.length == len(times) and bool((self.lengths == len(times)).all()):
+            return np.ascontiguousarray(values.T)
         out = np.full((len(times), len(self.symbols)), np.nan)
-        ends = self.bar_ends[:, self.length - values.shape[1] :]
-        symbol, place = np.nonzero(ends != NO_BAR)
-        out[np.searchsorted(times, ends[symbol, place]), symbol] = values[symbol, place]
+        symbol, place, row = self._places(times)
+        first = self.length - values.shape[1]
+        if first:
+            kept = place >= first
+            symbol, place, row = symbol[kept], place[kept] - first, row[kept]
+        out[row, symbol] = values[symbol, place]
         return out
+
+    def _places(self, times: Times) -> tuple[npt.NDArray[np.int64], ...]:
+        """(symbol, column, row of `times`) of every bar; kept, since many matrices are unpacked onto the same rows."""
+        known: list[Any] = self._known
+        if not known or known[0] is not times:
+            symbol, place = np.nonzero(self.bar_ends != NO_BAR)
+            known[:] = [times, symbol, place, np.searchsorted(times, self.bar_ends[symbol, place])]
+        return known[1], known[2], known[3]
 
 
 @dataclass(frozen=True)
