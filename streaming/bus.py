@@ -17,7 +17,7 @@ import inspect
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -271,11 +271,8 @@ class _Route:
         symbol = batch.column(batch.schema.get_field_index("symbol"))
         if self._dictionary is None or not self._dictionary.equals(symbol.dictionary):
             self._dictionary = symbol.dictionary
-            topics = [self.topic.replace("*", name) for name in symbol.dictionary.to_pylist()]
-            self._codes = [
-                np.array([code for code, topic in enumerate(topics) if pattern.fullmatch(topic)], dtype=np.int64)
-                for _, pattern in self.parts
-            ]
+            topics = {self.topic.replace("*", name): code for code, name in enumerate(symbol.dictionary.to_pylist())}
+            self._codes = [_fitting(queue.pattern, pattern, topics) for queue, pattern in self.parts]
         codes = symbol.indices.to_numpy()
         order = np.argsort(codes, kind="stable")
         ordered = codes[order]
@@ -292,6 +289,15 @@ class _Route:
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(text) for text in pattern.split("*")), re.DOTALL)
+
+
+def _fitting(text: str, pattern: re.Pattern[str], topics: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """The codes of the topics that a pattern fits; one that spells its topic out is looked up."""
+    if "*" not in text:
+        codes = [topics[text]] if text in topics else []
+    else:
+        codes = [code for topic, code in topics.items() if pattern.fullmatch(topic)]
+    return np.array(codes, dtype=np.int64)
 
 
 def _rows(batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:

@@ -86,6 +86,16 @@ def test_a_reader_can_be_cancelled_and_the_loop_stays_clean(opened: Callable[[fl
     asyncio.run(run())
 
 
+@each
+def test_a_feed_left_early_leaves_nothing_running(opened: Callable[[float], Feed]) -> None:
+    async def run() -> None:
+        async with aclosing(opened(0).frames()) as frames:
+            await anext(frames)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+
+
 def stamps(batches: list[pa.RecordBatch]) -> list[int]:
     return [batch["quote_time"].cast(pa.int64())[0].as_py() for batch in batches]
 

@@ -76,7 +76,15 @@ def test_a_pattern_for_some_symbols_gets_their_rows(pattern: str, topic: str, sy
 
 @pytest.mark.parametrize(
     "pattern",
-    ["market.bar", "market.bar.600519.SH.5m", "market.tick.*", "market.bar.999999.SH.1m", "signal.alert", "barX*", ""],
+    [
+        "market.bar",
+        "market.bar.600519.SH.5m",
+        "market.tick.*",
+        "market.bar.999999.SH.1m",
+        "signal.alert",
+        "market.b.r.*",
+        "",
+    ],
 )
 def test_other_patterns_hear_nothing_and_that_is_counted(pattern: str) -> None:
     async def run() -> None:
@@ -148,6 +156,27 @@ def test_block_makes_the_publisher_wait_and_loses_nothing() -> None:
         for start in (0, 100):
             assert [seq for seq in seen if start <= seq < start + 20] == list(range(start, start + 20))
         other.close()
+
+    asyncio.run(run())
+
+
+def test_who_waits_to_publish_comes_before_who_comes_later() -> None:
+    async def run() -> None:
+        bus = EventBus()
+        events = aiter(bus.subscribe(SIGNALS, policy=Policy.BLOCK, size=1))
+        await bus.publish(SIGNALS, batch(WHOLE, 1))
+        waiting = asyncio.create_task(bus.publish(SIGNALS, batch(WHOLE, 2)))
+        await asyncio.sleep(0)
+        assert (await anext(events)).batch.schema.metadata[b"seq"] == b"1"
+
+        async def read() -> list[bytes]:
+            return [(await anext(events)).batch.schema.metadata[b"seq"] for _ in range(2)]
+
+        reader = asyncio.create_task(read())
+        # There is room now, but the other publisher has not run yet.
+        await bus.publish(SIGNALS, batch(WHOLE, 3))
+        assert await reader == [b"2", b"3"]
+        await waiting
 
     asyncio.run(run())
 
