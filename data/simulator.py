@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.calendar import MINUTE, SECOND, bar_ends, bar_start
-from data.columns import column, symbol_column
+from data.columns import column, symbol_column, text_column
 from data.errors import FrameError, UsageError
 from data.panel import Times
 from data.schema import BAR, FLAG_NO_TRADE, FRAMES, TICK, TIME
@@ -47,7 +47,7 @@ class SimulatedMarket:
     def __init__(self, n_symbols: int = 5000, seed: int = 7) -> None:
         self._listings = make_listings(n_symbols, seed)
         self._days: list[Day] = []
-        self._dictionary = pa.array(self._listings.symbols, pa.string())
+        self._dictionary = text_column(self._listings.symbols)
         self._minutes = lru_cache(maxsize=2)(self._draw)
 
     @property

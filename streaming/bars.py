@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.calendar import DAY, MINUTE, SECOND, bar_ends, bar_start, local_day, minute_index
-from data.columns import column, symbol_column
+from data.columns import column, symbol_column, text_column
 from data.panel import Floats, Times
 from data.schema import BAR, FLAG_NO_TRADE, SYMBOL, TIME
 
@@ -85,7 +85,7 @@ class BarBuilder:
         self.symbols = tuple(symbols)
         self.counts: Counter[str] = Counter()
         self._place = {symbol: j for j, symbol in enumerate(self.symbols)}
-        self._dictionary = pa.array(self.symbols, pa.string())
+        self._dictionary = text_column(self.symbols)
         # Whose places were looked up last: a feed's batches share one dictionary.
         self._known: tuple[pa.Array, Places] = (self._dictionary, np.arange(len(self.symbols)))
         n_bars = len(bar_ends(np.datetime64(0, "D"), frame))
