@@ -16,7 +16,7 @@ COMMANDS = {
     "strategies": ("jobs.commands.strategies", "List the strategies, or check files of them."),
     "signals": ("jobs.commands.signals", "Query the history of signals."),
     "watch": ("jobs.commands.watch", "Watch signals live, as a subscriber of /ws/signals."),
-    "doctor": ("jobs.commands.doctor", "Say what this machine can do, and what to do about what it cannot."),
+    "doctor": ("jobs.commands.doctor", "Check this machine, and say what to do about what it lacks."),
 }
 """Name -> (module whose `command` it is, one line of help)."""
 
@@ -63,7 +63,4 @@ def main(args: list[str] | None = None) -> Any:
     except MystocksScanError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
