@@ -147,7 +147,8 @@ class Panel:
             )
         codes, own = _codes(table["symbol"])
         if symbols is None:
-            symbols = sorted(own)
+            # A dictionary may hold symbols that no row of this table has.
+            symbols = sorted(own[code] for code in np.flatnonzero(np.bincount(codes, minlength=len(own))))
         place = {symbol: j for j, symbol in enumerate(symbols)}
         columns = np.array([place.get(symbol, -1) for symbol in own], dtype=np.int64)[codes] if own else codes
         ends = _ends(table)
