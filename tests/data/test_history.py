@@ -1,5 +1,6 @@
 """The history of signals: each id once for ever, each number once an epoch, and nothing half-written."""
 
+import os
 import random
 import subprocess
 import sys
@@ -263,6 +264,19 @@ def test_readers_see_everything_while_files_are_replaced(tmp_path: Path) -> None
     assert reader.query().num_rows == 24
 
 
+def test_a_listing_that_saw_neither_the_old_files_nor_the_new_one_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = SignalHistory(tmp_path)
+    history.append(fired(0, 1))
+    history.append(fired(1, 1))
+    listings = [[], *([sorted(os.listdir(tmp_path))] * 2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(data.history.os, "listdir", lambda root: listings.pop(0))
+        table = history.query()
+    assert table.num_rows == 2
+
+
 def test_two_writers_take_turns(tmp_path: Path) -> None:
     writers = [SignalHistory(tmp_path) for _ in range(3)]
 
@@ -276,12 +290,22 @@ def test_two_writers_take_turns(tmp_path: Path) -> None:
     assert len(set(places(table))) == 12
 
 
-def flip(path: Path) -> None:
-    """One bit of the ids' own bytes."""
-    column = pq.read_metadata(path).row_group(0).column(0)
-    content = bytearray(path.read_bytes())
-    content[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 1
-    path.write_bytes(content)
+def test_no_flipped_bit_gives_a_wrong_answer(tmp_path: Path) -> None:
+    history = SignalHistory(tmp_path)
+    history.append(fired(0, *range(50)))
+    path, whole, rng = one_file(tmp_path), history.query(), random.Random(7)
+    content = path.read_bytes()
+    chunk = pq.read_metadata(path).row_group(0).column(SIGNAL.names.index("engine"))
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[rng.randrange(4, chunk.data_page_offset)] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert history.query().equals(whole)
+        except StoreError:
+            refused += 1
+    assert refused > 30
 
 
 @pytest.mark.parametrize(
@@ -289,10 +313,9 @@ def flip(path: Path) -> None:
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:-10]),
-        flip,
         lambda path: pq.write_table(pa.table({"id": ["x"]}), path),
     ],
-    ids=["empty", "cut off", "a bit flipped", "other columns"],
+    ids=["empty", "cut off", "other columns"],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     history = SignalHistory(tmp_path)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -479,6 +480,48 @@ def test_resuming_across_a_restart_from_the_history(tmp_path: Path, monkeypatch:
     run(test())
 
 
+def test_what_is_durable_but_not_published_yet_comes_once(tmp_path: Path) -> None:
+    history = SignalHistory(tmp_path)
+    stored = [signal.to_dict() for bar in range(8) for signal in history.append(fired(bar))]
+
+    async def test() -> None:
+        async with serving(history.epoch, replay=history.since, ring=1) as server:
+            for one in stored[:3]:
+                await server.publish([one])
+            async with subscribed(server, since={"epoch": history.epoch, "seq": 0}) as client:
+                got = await collect(client, (history.epoch, 3))
+                await server.publish(stored[3:])
+                assert got + await collect(client, (history.epoch, 8)) == numbers(history.epoch, 1, 8)
+
+    run(test())
+
+
+def test_who_subscribes_anew_gets_nothing_live_before_the_replay_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broadcast, "PAGE", 1)
+    history = SignalHistory(tmp_path)
+    goes_on = threading.Event()
+
+    def replay(epoch: str, seq: int, limit: int) -> Any:
+        assert seq == 0 or goes_on.wait(60)
+        return history.since(epoch, seq, limit)
+
+    async def test() -> None:
+        async with serving(history.epoch, replay=replay, ring=1) as server, subscribed(server) as client:
+            for bar in range(4):
+                await server.publish([signal.to_dict() for signal in history.append(fired(bar))])
+            assert await collect(client, (history.epoch, 4)) == numbers(history.epoch, 1, 4)
+            answer = await ask(client, type="subscribe", since={"epoch": history.epoch, "seq": 0})
+            assert answer["data"] == {"recovered": True}
+            got = await collect(client, (history.epoch, 1))
+            await server.publish([signal.to_dict() for signal in history.append(fired(4))])
+            goes_on.set()
+            assert got + await collect(client, (history.epoch, 5)) == numbers(history.epoch, 1, 5)
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     ("since", "words"),
     [
@@ -544,8 +587,19 @@ def test_no_gap_and_no_duplicate_whatever_the_moment_of_resuming(
         seen = 0
         for messages in patience:
             async with subscribed(server, since={"epoch": history.epoch, "seq": seen}) as client:
-                for _ in range(messages):
-                    for signal in (await said(client))["data"]:
+                for number in range(messages):
+                    message = await said(client)
+                    if (
+                        number == 3
+                    ):  # the same on the connection that is there: what was under way comes before the answer
+                        await client.send(
+                            json.dumps({"type": "subscribe", "since": {"epoch": history.epoch, "seq": seen}})
+                        )
+                        while message["type"] == "signals":
+                            message = await said(client)
+                        assert message["data"] == {"recovered": True}
+                        continue
+                    for signal in message["data"]:
                         assert signal["seq"] == seen + 1
                         seen += 1
                     if seen == last:
