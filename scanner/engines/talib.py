@@ -15,7 +15,7 @@ import numpy.typing as npt
 from data.errors import EngineError, ParameterError
 from data.panel import Floats
 from scanner.engines.base import Counts, first_true, spans
-from scanner.indicators.spec import Family, Indicator, Param, Value
+from scanner.indicators.spec import Family, Indicator, Param, Reference, Value
 
 try:
     import talib
@@ -33,6 +33,8 @@ _FAMILY: dict[str, Family] = {
 _PATH_DEPENDENT = {"Function has an unstable period", "Output is path-dependent"}
 _POSITIONS = {"MAXINDEX", "MININDEX", "MINMAXINDEX"}
 """Their values are places in the series: here, counted from a symbol's first bar."""
+_BLOCK = 1024
+"""Symbols a reference gets at a time: its intermediate matrices stay small enough for memory to be used again."""
 _INTEGERS = (-(2**31) + 1, 2**31 - 1)
 _REALS = (-3e37, 3e37)
 """TA-Lib's widest bounds; the numbers just below stand for "default"."""
@@ -62,28 +64,19 @@ class TalibEngine:
         if matrices[0].size == 0:
             return tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
         first, stop = spans(matrices, lengths)
+        outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
         blank = True
         if indicator.reference is not None:
-            outside = _outside(first, stop, length, length)
-            full = indicator.reference(*(np.where(outside, np.nan, matrix) for matrix in matrices), **params)
-            outputs = tuple(np.array(output[:, length - width :], order="C") for output in full)
+            _by_reference(indicator.reference, params, matrices, first, stop, outputs)
         else:
-            outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
-            call = _call(indicator, params)
-            try:
-                if _as_talib_sees(matrices, first, stop):
-                    blank = not _fill(outputs, call, matrices)
-                    origin = lengths - length
-                else:
-                    _fill_spans(outputs, call, matrices, first, stop)
-                    origin = first + lengths - length
-            except Exception as error:
-                if type(error) is not Exception:  # TA-Lib raises nothing more precise
-                    raise
-                raise ParameterError(f"TA-Lib refuses {indicator.key(params)}: {error}") from error
-            if indicator.talib in _POSITIONS:
-                for output in outputs:
-                    output += origin[:, None]
+            plain = _as_talib_sees_it(matrices, first, stop)
+            blank = not _by_rows(indicator, params, matrices, np.flatnonzero(plain), outputs)
+            if not plain.all():
+                _by_spans(indicator, params, matrices, np.flatnonzero(~plain), first, stop, outputs)
+                blank = True
+        if indicator.talib in _POSITIONS:
+            for output in outputs:
+                output += (lengths - length)[:, None]
         if blank:
             outside = _outside(first + indicator.lookback(**params), stop, length, width)
             for output in outputs:
@@ -100,56 +93,98 @@ def _outside(begin: Counts, stop: Counts, length: int, width: int) -> npt.NDArra
     return (columns < begin[:, None]) | (columns >= stop[:, None])
 
 
-def _call(indicator: Indicator, params: Mapping[str, float]) -> Callable[..., Iterator[Any]]:
-    """TA-Lib's function mapped over rows of each input; without the wrapper that looks for pandas in every call."""
-    assert indicator.talib is not None
-    function = inspect.unwrap(getattr(talib, indicator.talib))
-    given = {**indicator.fixed, **params}
-    arguments = [given[name] for name in Function(indicator.talib).info["parameters"]]
-    return lambda *inputs: map(function, *inputs, *map(itertools.repeat, arguments))
-
-
-def _fill(outputs: Sequence[Floats], call: Callable[..., Iterator[Any]], inputs: Sequence[Floats]) -> bool:
-    """Fills the outputs with TA-Lib of whole rows; whether they are NaN during the lookback (integers are 0)."""
-    skip = inputs[0].shape[1] - outputs[0].shape[1]
-    if len(outputs) == 1:
-        for i, values in enumerate(call(*inputs)):
-            outputs[0][i] = values[skip:] if skip else values
-        result = (values,)
-    else:
-        for i, result in enumerate(call(*inputs)):
-            for output, values in zip(outputs, result, strict=True):
-                output[i] = values[skip:] if skip else values
-    return all(values.dtype == np.float64 for values in result)
-
-
-def _fill_spans(
-    outputs: Sequence[Floats],
-    call: Callable[..., Iterator[Any]],
+def _by_reference(
+    reference: Reference,
+    params: Mapping[str, float],
     inputs: Sequence[Floats],
     first: Counts,
     stop: Counts,
+    outputs: Sequence[Floats],
 ) -> None:
-    """Fills the outputs with TA-Lib of each symbol's columns [first, stop); elsewhere they hold any number."""
+    """Fills the outputs with the declaration's own function, which sees NaN outside [first, stop)."""
+    n_symbols, length = inputs[0].shape
+    for block in (slice(i, i + _BLOCK) for i in range(0, n_symbols, _BLOCK)):
+        outside = _outside(first[block], stop[block], length, length)
+        result = reference(*(np.where(outside, np.nan, matrix[block]) for matrix in inputs), **params)
+        for output, values in zip(outputs, result, strict=True):
+            output[block] = values[:, length - output.shape[1] :]
+
+
+def _by_rows(
+    indicator: Indicator,
+    params: Mapping[str, float],
+    inputs: Sequence[Floats],
+    rows: npt.NDArray[np.intp],
+    outputs: Sequence[Floats],
+) -> bool:
+    """Fills rows of the outputs with TA-Lib of whole rows; whether they are NaN before the first value."""
+    n_symbols, length = inputs[0].shape
+    skip = length - outputs[0].shape[1]
+    results = _calls(indicator, params, inputs if len(rows) == n_symbols else [matrix[rows] for matrix in inputs])
+    result: Sequence[npt.NDArray[Any]] = ()
+    if len(outputs) == 1:
+        for i, values in zip(rows.tolist(), results, strict=True):
+            outputs[0][i] = values[skip:] if skip else values
+            result = (values,)
+    else:
+        for i, result in zip(rows.tolist(), results, strict=True):
+            for output, values in zip(outputs, result, strict=True):
+                output[i] = values[skip:] if skip else values
+    # Integers (candlesticks, places) are 0 there.
+    return all(values.dtype == np.float64 for values in result)
+
+
+def _by_spans(
+    indicator: Indicator,
+    params: Mapping[str, float],
+    inputs: Sequence[Floats],
+    rows: npt.NDArray[np.intp],
+    first: Counts,
+    stop: Counts,
+    outputs: Sequence[Floats],
+) -> None:
+    """Fills rows of the outputs with TA-Lib of their columns [first, stop); elsewhere they hold any number."""
     skip = inputs[0].shape[1] - outputs[0].shape[1]
-    for i, (a, b) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+    for i in rows.tolist():
+        a, b = int(first[i]), int(stop[i])
         c = max(a, skip)
         if c < b:
-            (result,) = call(*([matrix[i, a:b]] for matrix in inputs))
+            (result,) = _calls(indicator, params, [matrix[[i], a:b] for matrix in inputs])
+            place = a if indicator.talib in _POSITIONS else 0
             for output, values in zip(outputs, result if len(outputs) > 1 else (result,), strict=True):
-                output[i, c - skip : b - skip] = values[c - a :]
+                output[i, c - skip : b - skip] = values[c - a :] + place
 
 
-def _as_talib_sees(inputs: Sequence[Floats], first: Counts, stop: Counts) -> bool:
-    """Whether TA-Lib itself would begin each symbol at `first`, as it skips leading NaN, and meet no gap after it."""
-    if stop.size and stop.min() < inputs[0].shape[1]:
-        return False
-    if not first.any():
-        return True
-    known = ~np.isnan(inputs[0])
-    for matrix in inputs[1:]:
-        known &= ~np.isnan(matrix)
-    return bool((first_true(known) == first).all())
+def _calls(indicator: Indicator, params: Mapping[str, float], inputs: Sequence[Floats]) -> Iterator[Any]:
+    """TA-Lib's results row by row, called without the wrapper that looks for pandas each time."""
+    assert indicator.talib is not None
+    function = inspect.unwrap(getattr(talib, indicator.talib))
+    given = {**indicator.fixed, **params}
+    arguments = [given[name] for name in _parameters(indicator.talib)]
+    try:
+        yield from map(function, *inputs, *map(itertools.repeat, arguments))
+    except Exception as error:
+        if type(error) is not Exception:  # TA-Lib raises nothing more precise
+            raise
+        raise ParameterError(f"TA-Lib refuses {indicator.key(params)}: {error}") from error
+
+
+def _as_talib_sees_it(inputs: Sequence[Floats], first: Counts, stop: Counts) -> npt.NDArray[np.bool_]:
+    """(symbols,) whether TA-Lib, which skips leading NaN, would itself begin at `first`, and meet no gap after it."""
+    length = inputs[0].shape[1]
+    plain: npt.NDArray[np.bool_] = (stop == length) & (first < length)
+    if first.any():
+        known = ~np.isnan(inputs[0])
+        for matrix in inputs[1:]:
+            known &= ~np.isnan(matrix)
+        plain &= first_true(known) == first
+    return plain
+
+
+@functools.cache
+def _parameters(name: str) -> tuple[str, ...]:
+    """A function's parameters in its own order."""
+    return tuple(Function(name).info["parameters"])
 
 
 @functools.cache

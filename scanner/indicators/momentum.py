@@ -17,11 +17,10 @@ def kdj(
     """
     k, d = np.full(close.T.shape, np.nan), np.full(close.T.shape, np.nan)
     if len(k) >= fastk:
-        top = _highest(np.ascontiguousarray(high.T), fastk)
-        bottom = -_highest(np.ascontiguousarray(-low.T), fastk)
-        spread = top - bottom
-        flat = spread == 0
-        rsv = np.where(flat, 50.0, 100 * (close.T[fastk - 1 :] - bottom) / np.where(flat, 1.0, spread))
+        bottom = _extreme(np.minimum, low, fastk)
+        spread = _extreme(np.maximum, high, fastk) - bottom
+        over = 100 * (np.ascontiguousarray(close.T[fastk - 1 :]) - bottom)
+        rsv = np.divide(over, spread, out=np.full(spread.shape, 50.0), where=spread != 0)
         k_last = d_last = np.full(len(close), np.nan)
         for t, now in enumerate(rsv, fastk - 1):
             k_last = k[t] = np.where(np.isnan(k_last), now, (now + (slowk - 1) * k_last) / slowk)
@@ -29,14 +28,16 @@ def kdj(
     return k.T, d.T, (3 * k - 2 * d).T
 
 
-def _highest(values: Floats, n: int) -> Floats:
-    """The maximum of each `n` rows on end, (rows - n + 1, columns); NaN where one of them is."""
+def _extreme(pick: np.ufunc, values: Floats, n: int) -> Floats:
+    """(symbols, length) -> (length - n + 1, symbols): the extreme of each `n` bars, NaN where one of them is."""
+    rows = np.ascontiguousarray(values.T)
     width = 1
     while 2 * width <= n:
-        values = np.maximum(values[width:], values[:-width])
+        rows = pick(rows[width:], rows[:-width])
         width *= 2
     rest = n - width
-    return np.maximum(values[rest:], values[: len(values) - rest])
+    out: Floats = pick(rows[rest:], rows[: len(rows) - rest])
+    return out
 
 
 INDICATORS = (

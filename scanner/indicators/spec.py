@@ -1,8 +1,7 @@
 """What an indicator is: one frozen declaration, from which validation, help, documents, engines and laws follow."""
 
 import difflib
-import math
-import operator
+import numbers
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,13 +35,13 @@ class Param:
     def bounds(self) -> str:
         return f"[{self.lo:g}, {self.hi:g}]" if self.kind is float else f"[{self.lo}, {self.hi}]"
 
-    def check(self, owner: str, value: object) -> Value:
-        """The value as `int` or `float`; raises ParameterError naming `owner`, parameter, bounds and value."""
-        good = _integer(value) if self.kind is int else _number(value)
-        if good is None or not self.lo <= good <= self.hi:
+    def check(self, owner: str, value: Any) -> Value:
+        """The value as `int` or `float` (numpy's numbers count, truth values do not); raises ParameterError."""
+        kind: Any = numbers.Integral if self.kind is int else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not self.lo <= value <= self.hi:
             noun = "an integer" if self.kind is int else "a number"
             raise ParameterError(f"{owner} {self.name} must be {noun} in {self.bounds}; got {value!r}")
-        return good
+        return self.kind(value)
 
 
 def integer(name: str, default: int, lo: int = 2, hi: int = 100_000) -> Param:
@@ -127,26 +126,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`did you mean 'RSI'?`, or nothing where no known name is near."""
     near = difflib.get_close_matches(name.upper(), {k.upper(): k for k in known}, n=1)
     return f"did you mean {next(k for k in known if k.upper() == near[0])!r}?" if near else ""
-
-
-def _integer(value: Any) -> int | None:
-    """An integer that is no truth value (numpy's count), else None."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
-
-
-def _number(value: Any) -> float | None:
-    """A real number that is no truth value, text or NaN, else None."""
-    whole = _integer(value)
-    if whole is not None:
-        return float(whole)
-    try:
-        real = float(value) if hasattr(value, "__float__") and not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        return None
-    return None if math.isnan(real) else real
 
 
 def _text(value: Value) -> str:

@@ -136,10 +136,10 @@ def test_its_key_tells_parameters_apart(indicator: Indicator) -> None:
 @every_param
 def test_parameters_beyond_bounds_or_of_another_type_are_refused(indicator: Indicator, param: Param) -> None:
     if param.kind is int:
-        bad: list[Any] = [param.lo - 1, param.hi + 1, 5.0, 5.5, True, None, "5", math.nan, [5]]
+        bad: list[Any] = [param.lo - 1, param.hi + 1, 10**400, 5.0, 5.5, True, np.True_, None, "5", math.nan, [5]]
         told = f"{indicator.name} {param.name} must be an integer in [{param.lo}, {param.hi}]; got "
     else:
-        bad = [np.nextafter(param.lo, -np.inf), math.inf, -math.inf, math.nan, True, None, "0.1", [0.1]]
+        bad = [np.nextafter(param.lo, -np.inf), math.inf, 10**400, math.nan, True, np.True_, None, "0.1", [0.1]]
         told = f"{indicator.name} {param.name} must be a number in [{param.lo:g}, {param.hi:g}]; got "
     for value in bad:
         with pytest.raises(ParameterError) as refusal:
@@ -240,9 +240,12 @@ def test_later_bars_change_no_earlier_value(indicator: Indicator, engine: Engine
 @every_indicator
 def test_keep_gives_the_last_columns(indicator: Indicator, engine: Engine, make_panel: Any) -> None:
     packed = make_panel().pack()
-    whole = run(engine, indicator, packed)
-    for keep in (1, 2, 150, 10_000):
-        same(run(engine, indicator, packed, keep=keep), [values[:, -keep:] for values in whole])
+    broken = {name: matrix.copy() for name, matrix in packed.fields.items()}
+    broken["close"][1, -20] = broken["high"][1, -20] = np.nan
+    for bars in (packed, replace(packed, fields=broken)):
+        whole = run(engine, indicator, bars)
+        for keep in (1, 2, 60, 150, 10_000):
+            same(run(engine, indicator, bars, keep=keep), [values[:, -keep:] for values in whole])
 
 
 @every_indicator

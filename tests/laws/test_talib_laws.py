@@ -37,6 +37,7 @@ def test_it_is_found_and_described(name: str) -> None:
     for param in indicator.params:
         assert type(param.lo) is type(param.hi) is type(param.default) is param.kind
         assert param.lo <= param.default <= param.hi
+        assert str(param.lo) != "-0.0"
 
 
 @every_function
@@ -77,6 +78,17 @@ def test_a_gap_within_ends_the_symbol(name: str, make_panel: Any) -> None:
         np.testing.assert_array_equal(values[[0, 2]], before[[0, 2]])
         np.testing.assert_array_equal(values[1, :180], before[1, :180])
         assert np.isnan(values[1, 180:]).all()
+
+
+@every_function
+def test_a_symbol_without_bars_has_no_value(name: str, make_panel: Any) -> None:
+    indicator = describe(name)
+    panel = make_panel(3, 150, halts=False)
+    for matrix in panel.fields.values():
+        matrix[:, 1] = np.nan
+    inputs, lengths = arguments(indicator, panel)
+    for values in engine.run(indicator, indicator.bind(), inputs, lengths):
+        assert np.isfinite(values).any(axis=1).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("name", [name for name in functions() if not describe(name).recursive])

@@ -1,5 +1,6 @@
 """Choosing an engine, and from where to where each symbol's indicator runs."""
 
+import pickle
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from data.errors import EngineError, ExpressionError
 from scanner.engines import base
+from scanner.engines.talib import describe
 from scanner.indicators import catalog, find
 
 
@@ -108,6 +110,11 @@ def test_a_key_is_canonical() -> None:
 def test_a_parameter_given_twice_is_refused() -> None:
     with pytest.raises(Exception, match="RSI timeperiod is given twice: 14 and 15"):
         catalog["RSI"].bind(14, timeperiod=15)
+
+
+def test_what_the_catalogue_does_not_have_is_not_pickled_as_its_namesake() -> None:
+    with pytest.raises(pickle.PicklingError, match="SMA is pickled by its name"):
+        pickle.dumps(describe("SMA"))
 
 
 nan, inf = np.nan, np.inf
