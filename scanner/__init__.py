@@ -1,11 +1,11 @@
 """What a scan is: indicators, terms, engines, rules. Imports `data` alone.
 
-    from data.panel import Panel
-    from scanner import catalog, compute
+from data.panel import Panel
+from scanner import catalog, compute
 
-    panel = Panel.from_table(table)
-    values = compute(["RSI(14)", "MACD(12,26,9).hist"], panel)
-    values["RSI(14)"]                                   # float64 (bars, symbols), rows = panel.times
+panel = Panel.from_table(table)
+values = compute(["RSI(14)", "MACD(12,26,9).hist"], panel)
+values["RSI(14)"]                                   # float64 (bars, symbols), rows = panel.times
 """
 
 from scanner.evaluate import Values, compute

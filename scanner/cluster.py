@@ -94,7 +94,9 @@ class DaskCluster:
     def _find_workers(self) -> list[str]:
         found = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
         if not found:
-            raise UsageError(f"the Dask scheduler {self.name} has no workers. Start some with 'dask worker {self.name}'")
+            raise UsageError(
+                f"the Dask scheduler {self.name} has no workers. Start some with 'dask worker {self.name}'"
+            )
         return found
 
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
@@ -123,9 +125,11 @@ class DaskCluster:
             for number, task in enumerate(tasks)
         ]
         try:
-            answers: list[ShardAnswer] = self._client.gather(futures, direct=False, asynchronous=False) if deadline_s <= 0 else [
-                future.result(timeout=deadline_s) for future in futures
-            ]
+            answers: list[ShardAnswer] = (
+                self._client.gather(futures, direct=False, asynchronous=False)
+                if deadline_s <= 0
+                else [future.result(timeout=deadline_s) for future in futures]
+            )
         except BaseException:
             self._client.cancel(futures, force=True)
             raise

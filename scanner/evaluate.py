@@ -62,9 +62,10 @@ def evaluate(
     known = known or {}
     need = needed(terms, source.length, known)
     values: dict[Term, Any] = dict(known)
+    inputs: dict[Term, Floats] = {}
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for term, keep in need.items():
-            values[term] = _value(term, keep, values, source, engine)
+            values[term] = _value(term, keep, values, source, engine, inputs)
     return {term: _last(values[term], min(keep, source.length)) for term, keep in terms.items()}
 
 
@@ -74,19 +75,30 @@ def _last(value: Any, keep: int) -> Any:
     return value if np.ndim(value) == 0 else tail(value, keep)
 
 
-def _value(term: Term, keep: int, values: Mapping[Term, Any], source: Source, engine: Engine) -> Any:
+def _by_symbol(value: Any, source: Source) -> Floats:
+    """An indicator's input as engines take it: (symbols, length), each symbol's bars in one piece."""
+    rows = (
+        tail(value, source.length)
+        if np.ndim(value)
+        else np.broadcast_to(value, (source.length, len(source.packed.symbols)))
+    )
+    return np.ascontiguousarray(rows.T)
+
+
+def _value(
+    term: Term, keep: int, values: Mapping[Term, Any], source: Source, engine: Engine, inputs: dict[Term, Floats]
+) -> Any:
     match term.op:
         case "const":
             return term.data if isinstance(term.data, str) else np.float64(term.data)
         case "field":
             return FIELDS[term.data].value(source, keep)
         case "indicator":
-            length, symbols = source.length, len(source.packed.symbols)
-            inputs = []
             for arg in term.args:
-                series = np.broadcast_to(values[arg], (length, symbols)) if np.ndim(values[arg]) == 0 else values[arg]
-                inputs.append(np.ascontiguousarray(tail(series, length).T))
-            outputs = engine.run(term.indicator, term.parameters, inputs, source.packed.lengths, keep=keep)
+                if arg not in inputs:
+                    inputs[arg] = _by_symbol(values[arg], source)
+            series = [inputs[arg] for arg in term.args]
+            outputs = engine.run(term.indicator, term.parameters, series, source.packed.lengths, keep=keep)
             columns = tuple(output.T for output in outputs)
             return columns if len(columns) > 1 else columns[0]
         case "output":
@@ -160,4 +172,3 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
         full = np.broadcast_to(results[term], shape)
         unpacked[term] = source.packed.unpack(full.T, panel.times)
     return Values({expression: unpacked[term] for expression, term in terms.items()}, chosen.name)
-

@@ -161,7 +161,12 @@ FUNCTIONS = {
     for function in (
         Function("prev", ("number", "n"), "number", _prev, lambda n: n, "x, n bars ago (1 if n is not given)", 1),
         Function(
-            "cross_over", ("number", "number"), "condition", _cross_over, lambda n: 1, "x is above y and was not a bar ago"
+            "cross_over",
+            ("number", "number"),
+            "condition",
+            _cross_over,
+            lambda n: 1,
+            "x is above y and was not a bar ago",
         ),
         Function(
             "cross_under",

@@ -232,7 +232,9 @@ def _universe(at: _At, name: str) -> Universe:
     return Universe(
         boards=keys["boards"].texts(f"{name}: boards", BOARDS) if "boards" in keys else (),
         exclude=keys["exclude"].texts(f"{name}: exclude", excludable) if "exclude" in keys else (),
-        min_bars_listed=keys["min_bars_listed"].whole(f"{name}: min_bars_listed", 0) if "min_bars_listed" in keys else 0,
+        min_bars_listed=keys["min_bars_listed"].whole(f"{name}: min_bars_listed", 0)
+        if "min_bars_listed" in keys
+        else 0,
         min_amount_cny=float(amount),
     )
 

@@ -214,7 +214,9 @@ def _add_candidates(
         else:
             outputs = len(term.indicator.outputs) if term.kind == "outputs" else 0
             empty = _rows(np.nan, keep, n)
-            answer.wanted.append(_rows(value, keep, n) if value is not None else (empty,) * outputs if outputs else empty)
+            answer.wanted.append(
+                _rows(value, keep, n) if value is not None else (empty,) * outputs if outputs else empty
+            )
     empty_bars = source.length == 0
     answer.current = current
     answer.price = np.full(n, np.nan) if empty_bars else source.packed.fields["close"][:, -1].copy()
@@ -274,7 +276,9 @@ def _gap(source: Source, window: int | None) -> npt.NDArray[np.bool_]:
     if gaps is None:
         return np.zeros(n, dtype=bool)
     # A gap at the window's oldest bar has every price of the window on its own side.
-    return np.asarray(gaps[:, 1:].any(axis=1) if window is None else gaps[:, max(source.length - window + 1, 0) :].any(axis=1))
+    return np.asarray(
+        gaps[:, 1:].any(axis=1) if window is None else gaps[:, max(source.length - window + 1, 0) :].any(axis=1)
+    )
 
 
 def _silent_since(packed: Packed, cooldown: int) -> Array:

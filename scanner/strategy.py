@@ -204,7 +204,9 @@ class MarketContext:
         """Symbols whose newest bar fulfils `mask`, (symbols,) or (bars, symbols); NaN is never true."""
         newest = np.asarray(mask)[-1] if np.ndim(mask) == 2 else np.asarray(mask)
         if newest.shape != (len(self.symbols),):
-            raise StrategyError(f"hits: mask must have shape ({len(self.symbols)},) or (bars, {len(self.symbols)}); got {np.shape(mask)}")
+            raise StrategyError(
+                f"hits: mask must have shape ({len(self.symbols)},) or (bars, {len(self.symbols)}); got {np.shape(mask)}"
+            )
         met = newest == 1
         places = np.flatnonzero(met & self.current)
         strength = np.broadcast_to(confidence, newest.shape)[places]

@@ -82,7 +82,13 @@ def text(term: Term) -> str:
     """The canonical spelling: equal terms, equal text; it parses back to the same term."""
     match term.op:
         case "const":
-            return repr(term.data) if isinstance(term.data, str) else f"{term.data:g}" if _short(term.data) else repr(term.data)
+            return (
+                repr(term.data)
+                if isinstance(term.data, str)
+                else f"{term.data:g}"
+                if _short(term.data)
+                else repr(term.data)
+            )
         case "field":
             return str(term.data)
         case "indicator":
@@ -283,7 +289,12 @@ class _Parser:
 
     def whole(self, node: ast.expr, name: str) -> int:
         term = self.term(node)
-        if term.op != "const" or not isinstance(term.data, float) or term.data != int(term.data) or not 1 <= term.data <= 10000:
+        if (
+            term.op != "const"
+            or not isinstance(term.data, float)
+            or term.data != int(term.data)
+            or not 1 <= term.data <= 10000
+        ):
             raise _error(node, f"{name} n must be an integer in [1, 10000]; got {ast.unparse(node)}")
         return int(term.data)
 
@@ -306,7 +317,8 @@ class _Parser:
             inputs = [Term("field", data=field_name) for field_name in indicator.inputs]
         elif len(inputs) != len(indicator.inputs):
             raise _error(
-                node, f"{name} takes {len(indicator.inputs)} inputs ({', '.join(indicator.inputs)}), all or none; got {len(inputs)}"
+                node,
+                f"{name} takes {len(indicator.inputs)} inputs ({', '.join(indicator.inputs)}), all or none; got {len(inputs)}",
             )
         named: dict[str, Any] = {}
         for keyword in keywords:
@@ -332,7 +344,9 @@ class _Parser:
         first = self.term(left)
         if isinstance(op, ast.In | ast.NotIn):
             texts = right.elts if isinstance(right, ast.List | ast.Tuple | ast.Set) else []
-            values = tuple(sorted(str(e.value) for e in texts if isinstance(e, ast.Constant) and isinstance(e.value, str)))
+            values = tuple(
+                sorted(str(e.value) for e in texts if isinstance(e, ast.Constant) and isinstance(e.value, str))
+            )
             if first.kind != "text" or not texts or len(values) != len(texts):
                 raise _error(node, "`in` is for texts: board in ['main', 'star']")
             inside = Term("in", (first,), values, kind="condition")
@@ -378,7 +392,10 @@ def _single(term: Term, node: ast.expr | None) -> Term:
     """A value of its own: an indicator with one output is that output."""
     if term.kind == "outputs":
         outputs = term.indicator.outputs
-        raise _error(node, f"{text(term)} has {len(outputs)} outputs; name one: {text(term)}.{outputs[0]}, of {', '.join(outputs)}")
+        raise _error(
+            node,
+            f"{text(term)} has {len(outputs)} outputs; name one: {text(term)}.{outputs[0]}, of {', '.join(outputs)}",
+        )
     return term
 
 
