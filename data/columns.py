@@ -1,9 +1,5 @@
-"""Columns: numpy arrays handed to Arrow as they lie, without a copy, and without the second that `pa.array` takes.
+"""Columns: numpy arrays handed to Arrow as they lie, without a copy or a look at the values."""
 
-Its first call imports pandas, and the first signal would wait for that.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +16,6 @@ def column(values: npt.NDArray[Any], type_: pa.DataType, *, missing: npt.NDArray
     if missing is not None and missing.any():
         valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
     return pa.Array.from_buffers(type_, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
-
-
-def text_column(values: Sequence[str]) -> pa.StringArray:
-    """Texts as an Arrow array."""
-    encoded = [value.encode() for value in values]
-    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 def symbol_column(codes: npt.NDArray[np.int32], symbols: pa.StringArray) -> pa.DictionaryArray:

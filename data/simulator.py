@@ -7,13 +7,14 @@ session of any seed can be computed again, and each opens where the one before c
 
 from collections.abc import Iterator
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from data.calendar import MINUTE, SECOND, bar_ends, bar_start
-from data.columns import column, symbol_column, text_column
+from data.columns import column, symbol_column
 from data.errors import FrameError, UsageError
 from data.panel import Times
 from data.schema import BAR, FLAG_NO_TRADE, FRAMES, TICK, TIME
@@ -41,13 +42,15 @@ _STEPS = np.arange(1, SNAPSHOTS + 1) * 3 * SECOND
 class SimulatedMarket:
     """A market that follows from `n_symbols` and `seed`. Raises UsageError where `n_symbols` is out of bounds.
 
-    Holds the days computed so far and the minutes of the two sessions asked for last.
+    Holds the days computed so far and the minutes of the two sessions asked for last; safe to use from several threads.
     """
 
     def __init__(self, n_symbols: int = 5000, seed: int = 7) -> None:
         self._listings = make_listings(n_symbols, seed)
         self._days: list[Day] = []
-        self._dictionary = text_column(self._listings.symbols)
+        # A feed's thread and others may ask for days at once.
+        self._turn = Lock()
+        self._dictionary = pa.array(self._listings.symbols, pa.string())
         self._minutes = lru_cache(maxsize=2)(self._draw)
 
     @property
@@ -67,8 +70,9 @@ class SimulatedMarket:
     def day(self, session: Session) -> Day:
         """One session of the whole market, in cents and lots. Raises UsageError where there is no such session."""
         index = _index(session)
-        while len(self._days) <= index:
-            self._days.append(next_day(self._listings, self._days[-1] if self._days else None, len(self._days)))
+        with self._turn:
+            while len(self._days) <= index:
+                self._days.append(next_day(self._listings, self._days[-1] if self._days else None, len(self._days)))
         return self._days[index]
 
     def bars(self, frame: str, *sessions: Session) -> pa.Table:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.calendar import DAY, MINUTE, SECOND, bar_ends, bar_start, local_day, minute_index
-from data.columns import column, symbol_column, text_column
+from data.columns import column, symbol_column
 from data.panel import Floats, Times
 from data.schema import BAR, FLAG_NO_TRADE, SYMBOL, TIME
 
@@ -29,6 +29,8 @@ Places = npt.NDArray[np.int64]
 
 _AHEAD = MINUTE
 """A quote stamped this much later than its batch's newest hundredth is refused: one bad stamp must close no bar."""
+_AUCTION_RESULT = (9 * 60 + 25) * MINUTE
+"""From midnight in Shanghai."""
 _NUMBERS = ("last", "open", "high", "low", "prev_close", "volume", "amount")
 _MINUTES = 240
 
@@ -66,8 +68,9 @@ class BarBuilder:
     from its store. The metadata of the bars have the `frame`, and as `received_ns` that of the batch (or the clock's
     time) that closed them. `counts` says how many rows were left out, by reason:
 
-    `unknown` (symbol), `other_day` (older than the session), `early` (before 09:15), `ahead`, `duplicate`, `older`,
-    `volume_fell`, `zero_price`, `late` (its bar is closed), `after_hours`.
+    `unknown` (symbol), `other_day` (older than the session), `early` (before 09:15, or with a volume before 09:25),
+    `ahead`, `duplicate`, `older`, `volume_fell`, `no_price` (price or volume is no positive number), `late` (its bar is
+    closed), `after_hours`.
 
     Raises FrameError where there is no such frame.
     """
@@ -85,7 +88,7 @@ class BarBuilder:
         self.symbols = tuple(symbols)
         self.counts: Counter[str] = Counter()
         self._place = {symbol: j for j, symbol in enumerate(self.symbols)}
-        self._dictionary = text_column(self.symbols)
+        self._dictionary = pa.array(self.symbols, pa.string())
         # Whose places were looked up last: a feed's batches share one dictionary.
         self._known: tuple[pa.Array, Places] = (self._dictionary, np.arange(len(self.symbols)))
         n_bars = len(bar_ends(np.datetime64(0, "D"), frame))
@@ -189,15 +192,16 @@ class BarBuilder:
             self.counts["duplicate"] += int(np.count_nonzero(same))
             quotes, volume = quotes[~out], volume[~out]
         minute = minute_index(quotes.time)
-        early = minute < 0
+        # Nothing can have traded before the auction's result: such a volume is yesterday's, not reset yet.
+        early = (minute < 0) | ((quotes.time < begins + _AUCTION_RESULT) & (quotes.volume > 0))
         quotes, minute, volume = self._without(quotes, "early", early), minute[~early], volume[~early]
         known = quotes.prev_close > 0
         self._prev_close[quotes.at[known]] = quotes.prev_close[known]
-        idle = quotes.volume <= volume
+        idle = ~(quotes.volume > volume)
         self._seen[quotes.at[idle]] = quotes.time[idle]
         quotes, minute = quotes[~idle], minute[~idle]
-        unpriced = ~(quotes.last > 0)
-        quotes, minute = self._without(quotes, "zero_price", unpriced), minute[~unpriced]
+        unpriced = ~((quotes.last > 0) & np.isfinite(quotes.last) & np.isfinite(quotes.volume))
+        quotes, minute = self._without(quotes, "no_price", unpriced), minute[~unpriced]
         bar = minute // self._step
         # What a symbol had traded before it was first seen is in no bar of ours.
         base = (self._seen[quotes.at] == 0) & ((minute > 0) | (bar < self._joined))
@@ -232,7 +236,7 @@ class BarBuilder:
         at = quotes.at
         self._seen[at], self._volume[at], self._amount[at] = quotes.time, quotes.volume, quotes.amount
         self._closed_volume[at], self._closed_amount[at] = quotes.volume, quotes.amount
-        self._high[at] = np.maximum(quotes.high, quotes.last)
+        self._high[at] = np.fmax(quotes.high, quotes.last)
         self._low[at] = np.where(quotes.low > 0, np.minimum(quotes.low, quotes.last), quotes.last)
         for k in np.unique(bars[bars < len(self._ends)]):
             which = bars == k
@@ -284,14 +288,16 @@ class BarBuilder:
         self._closed_amount = np.where(traded, bar.amount, self._closed_amount)
         ends = np.full(len(rows), end)
         flags = np.where(traded[rows], 0, FLAG_NO_TRADE).astype(np.uint8)
-        numbers = [column(values, pa.float64()) for values in (*prices, close[rows], volume[rows], amount[rows])]
-        prev_close = self._prev_close[rows]
+        numbers = [column(values, pa.float64()) for values in (*prices, close[rows], volume[rows])]
+        maybe = [
+            column(values, pa.float64(), missing=np.isnan(values)) for values in (amount[rows], self._prev_close[rows])
+        ]
         arrays = [
             symbol_column(rows.astype(np.int32), self._dictionary),
             column(bar_start(ends, self.frame), TIME),
             column(ends, TIME),
             *numbers,
-            column(prev_close, pa.float64(), missing=np.isnan(prev_close)),
+            *maybe,
             column(flags, pa.uint8()),
             column(np.zeros(len(rows), dtype=np.int32), pa.int32()),
         ]

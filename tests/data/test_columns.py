@@ -1,12 +1,9 @@
 """Arrow columns over numpy memory."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow as pa
 
-from data.columns import column, symbol_column, text_column
+from data.columns import column, symbol_column
 from data.schema import SYMBOL, TIME
 
 
@@ -21,26 +18,8 @@ def test_columns_equal_those_of_arrow_and_share_their_memory() -> None:
     assert column(np.empty(0), pa.float64()).to_pylist() == []
 
 
-def test_texts_and_symbols() -> None:
+def test_symbols_are_places_in_a_dictionary() -> None:
     texts = ["600519.SH", "", "贵州茅台"]
-    assert text_column(texts).equals(pa.array(texts))
-    assert text_column([]).equals(pa.array([], pa.string()))
-    symbols = symbol_column(np.array([2, 0], dtype=np.int32), text_column(texts))
+    symbols = symbol_column(np.array([2, 0], dtype=np.int32), pa.array(texts))
     assert symbols.type == SYMBOL
     assert symbols.to_pylist() == ["贵州茅台", "600519.SH"]
-
-
-def test_simulated_bars_do_not_wait_for_pandas() -> None:
-    program = """
-import sys
-from data.simulator import SimulatedMarket
-from streaming.bars import BarBuilder
-
-market = SimulatedMarket(20)
-builder = BarBuilder(market.symbols)
-snapshots = market.snapshots(market.sessions[0])
-assert any(builder.add(next(snapshots)) for _ in range(60))
-market.bars("1d", market.sessions[0])
-sys.exit("pandas" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

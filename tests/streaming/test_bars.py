@@ -140,12 +140,13 @@ def test_after_hours_and_early_stamps_open_no_bar() -> None:
     bars = feed(
         builder,
         ticks(quote(A, "09:10:00", 9, 100)),
+        ticks(quote(A, "09:20:00", 9, 7000)),
         ticks(quote(A, "14:59:59", 10, 100)),
         ticks(quote(A, "15:05:01", 11, 300)),
         ticks(quote(A, "15:34:59", 11, 400)),
     )
     assert [clock_of(bar) for bar in bars] == ["15:00"]
-    assert builder.counts == {"early": 1, "after_hours": 2}
+    assert builder.counts == {"early": 2, "after_hours": 2}
 
 
 def test_minutes_without_a_trade_carry_the_close_and_those_before_the_first_do_not_exist() -> None:
@@ -186,9 +187,13 @@ def test_a_price_counts_only_with_a_trade() -> None:
         ticks(quote(A, "09:30:06", 12, 100)),
         ticks(quote(A, "09:30:09", 0, 200)),
         ticks(quote(A, "09:30:12", float("nan"), 200)),
+        ticks(quote(A, "09:30:15", float("inf"), 200)),
+        ticks(quote(A, "09:30:18", 12, float("inf"))),
+        ticks(quote(A, "09:30:21", 12, float("nan"))),
+        ticks(quote(A, "09:30:24", 11, 200) | {"amount": float("nan"), "high": float("nan"), "low": float("nan")}),
     )
-    assert shown(bars, "high", "close", "volume") == [("09:31", 10, 10, 100)]
-    assert builder.counts == {"zero_price": 2}
+    assert shown(bars, "high", "close", "volume", "amount") == [("09:31", 11, 11, 200, None)]
+    assert builder.counts == {"no_price": 4}
 
 
 def test_duplicates_older_snapshots_and_a_volume_that_fell_are_dropped_and_counted() -> None:
