@@ -112,6 +112,28 @@ def test_a_parameter_given_twice_is_refused() -> None:
         catalog["RSI"].bind(14, timeperiod=15)
 
 
+@pytest.mark.parametrize("engine", base.ENGINES)
+@pytest.mark.parametrize("name", ["RSI", "KDJ"])
+def test_a_market_of_any_size(engine: str, name: str) -> None:
+    indicator = catalog[name]
+    rng = np.random.default_rng(3)
+    few = [np.cumsum(rng.normal(0, 1, (3, 40)), axis=1) + 100 for _ in indicator.inputs]
+    run = base.choose(engine)[0].run
+    alone = run(indicator, indicator.bind(), few, np.full(3, 40))
+    market = run(indicator, indicator.bind(), [np.tile(matrix, (900, 1)) for matrix in few], np.full(2700, 40))
+    for values, own in zip(market, alone, strict=True):
+        np.testing.assert_array_equal(values, np.tile(own, (900, 1)))
+    for values in run(indicator, indicator.bind(), [matrix[:0] for matrix in few], np.zeros(0, dtype=np.int64)):
+        assert values.shape == (0, 40)
+
+
+@pytest.mark.parametrize("engine", base.ENGINES)
+def test_a_wrong_number_of_inputs_is_refused(engine: str) -> None:
+    atr = catalog["ATR"]
+    with pytest.raises(ValueError, match=r"ATR takes 3 inputs \(high, low, close\); got 1"):
+        base.choose(engine)[0].run(atr, atr.bind(), [np.ones((2, 30))], np.array([30, 30]))
+
+
 def test_what_the_catalogue_does_not_have_is_not_pickled_as_its_namesake() -> None:
     with pytest.raises(pickle.PicklingError, match="SMA is pickled by its name"):
         pickle.dumps(describe("SMA"))
