@@ -7,6 +7,7 @@ month. A month is stored in one atomic step: killed at any moment, an import lea
 finds what is there to be duplicates and stores the rest.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from data.recognise import VALUES
 from data.refusals import CODE, REASONS, Refusals
 from data.schema import BAR, NAME, TIME
 from data.store import BarStore
+
+log = logging.getLogger(__name__)
 
 FLUSH_ROWS = 3_000_000
 """So many rows are gathered before they are stored."""
@@ -104,6 +107,7 @@ class _Import:
 
     def take(self, rows: Rows) -> None:
         """Gather rows, and store what is gathered where it becomes much."""
+        log.info("%s: %d rows, frame %s", rows.path, len(rows), rows.frame)
         if len(rows):
             self.gathered.setdefault(rows.frame, []).append(rows)
         self.n_gathered += len(rows)

@@ -11,10 +11,20 @@ from typing import Any
 import click
 
 from data.calendar import TradingCalendar
+from data.errors import StoreError
 from data.importers import ImportReport, Progress, import_files
+from data.reading import find_files
 from data.settings import load_settings
-from data.store import ADJUSTMENTS, BarStore
-from jobs.options import config_option, json_option, on_terminal, print_json, store_option, verbosity_options
+from data.store import ADJUSTMENTS
+from jobs.options import (
+    config_option,
+    json_option,
+    on_terminal,
+    open_store,
+    print_json,
+    store_option,
+    verbosity_options,
+)
 
 
 @click.command("import")
@@ -49,13 +59,19 @@ def command(
 
     Exit code: 0 also with refused rows; 1 where nothing could be read at all; 2 where a path does not exist.
     """
-    settings = load_settings(config, {"store": {"path": store}})
     began = time.perf_counter()
-    calendar = TradingCalendar(settings.calendar_overlay)
+    files = find_files(paths)
+    calendar = TradingCalendar(load_settings(config).calendar_overlay)
+    try:
+        bars = open_store(config, store, origin="market")
+    except OSError as error:
+        raise StoreError(
+            f"no store can be made: {error}. Name a folder that can be written with --store DIR"
+        ) from error
     with _progress() as progress:
         report = import_files(
-            paths,
-            BarStore(settings.store.path, origin="market"),
+            files,
+            bars,
             calendar,
             now=time.time_ns(),
             adjusted=adjusted,
@@ -66,7 +82,7 @@ def command(
     if as_json:
         print_json(_facts(report) | {"elapsed_s": round(elapsed_s, 3)})
     else:
-        _show(report, elapsed_s, settings.store.path)
+        _show(report, elapsed_s, bars.root)
     return 1 if report.read and report.refused.get("unreadable") == report.read else 0
 
 
