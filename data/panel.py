@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 
 PRICES = ("open", "high", "low", "close")
-FIELDS = (*PRICES, "volume", "amount", "prev_close", "flags")
+FIELDS = (*PRICES, "volume", "amount", "prev_close")
 _DAILY_CLOSE_NS = 7 * 3600 * 10**9
 """A daily bar ends at 15:00 Asia/Shanghai, 07:00 UTC."""
 

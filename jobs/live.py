@@ -1,7 +1,8 @@
 """LiveService: feed -> bus -> bars -> store and scan -> history -> /ws/signals, until it is told to stop.
 
-Each stage is a task of one event loop and reads from the bus; a full queue makes the stage before it wait, so a feed that
-can wait does. The store, the history and the cluster work in threads: nothing blocks the loop that serves subscribers.
+Each stage is a task of one event loop and reads from the bus; a full queue makes the stage before it wait, so a feed
+that can wait does. The store, the history and the cluster work in threads: nothing blocks the loop that serves
+subscribers.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from data.calendar import bar_ends, local_day
+from data.aggregate import daily_bars
+from data.calendar import DAY, bar_ends, local_day
 from data.signal import Signal, to_table
 from data.store import BarStore
 from jobs.scanning import MarketScan, Scanned, origin_of
@@ -81,9 +83,7 @@ class LiveService:
         self.kept = Kept()
         self._bus = EventBus()
         self._last = store.last_bar_end(scan.frame)
-        self._builders = [BarBuilder(symbols, scan.frame, after=self._last)]
-        if scan.frame != "1d":
-            self._builders.append(BarBuilder(symbols, "1d", after=store.last_bar_end("1d")))
+        self._builder = BarBuilder(symbols, scan.frame, after=self._last)
         self._history_bars = history_bars
         self._on_interval, self._on_session = on_interval, on_session
         self._intervals = intervals
@@ -97,15 +97,12 @@ class LiveService:
         Raises what a stage raised.
         """
         bars = self._bus.subscribe(bar_topic(self.scan.frame), size=2, name="scan")
-        daily = self._bus.subscribe(bar_topic("1d"), size=2, name="daily")
         ticks = self._bus.subscribe(tick_topic(), size=64, name="bars")
         stages = [
             asyncio.create_task(self._feed_stage(ends=[ticks]), name="feed"),
-            asyncio.create_task(self._bar_stage(ticks, ends=[bars, daily]), name="bars"),
+            asyncio.create_task(self._bar_stage(ticks, ends=[bars]), name="bars"),
             asyncio.create_task(self._scan_stage(bars), name="scan"),
         ]
-        if self.scan.frame != "1d":
-            stages.append(asyncio.create_task(self._daily_stage(daily), name="daily"))
         try:
             await self._until_done(stages)
         finally:
@@ -155,14 +152,14 @@ class LiveService:
         try:
             async for event in ticks:
                 start = time.perf_counter()
-                for builder in self._builders:
-                    for batch in builder.add(event.batch):
-                        about = dict(batch.schema.metadata)
-                        about[b"fold_ms"] = f"{(time.perf_counter() - start) * 1e3:.3f}".encode()
-                        about[b"closed_ns"] = str(time.time_ns()).encode()
-                        await self._bus.publish(bar_topic(builder.frame), batch.replace_schema_metadata(about))
+                for batch in self._builder.add(event.batch):
+                    about = dict(batch.schema.metadata)
+                    about[b"fold_ms"] = f"{(time.perf_counter() - start) * 1e3:.3f}".encode()
+                    about[b"closed_ns"] = str(time.time_ns()).encode()
+                    await self._bus.publish(bar_topic(self._builder.frame), batch.replace_schema_metadata(about))
         finally:
             _end(ends)
+
     async def _scan_stage(self, bars: Subscription) -> None:
         async for event in bars:
             start = time.perf_counter()
@@ -173,6 +170,8 @@ class LiveService:
             await self._scan_bars(
                 batch, bar_end, int(about[b"received_ns"]), int(about[b"closed_ns"]), float(about[b"fold_ms"]), start
             )
+            if self.scan.frame != "1d" and bar_end == bar_ends(local_day(np.array([bar_end]))[0], "1d")[0]:
+                await asyncio.to_thread(close_sessions, self.store, self.scan.frame)
             if self._intervals is not None and self.kept.intervals >= self._intervals:
                 bars.close()  # what else has closed is made again from the feed by the next run
                 self.stop()
@@ -230,12 +229,6 @@ class LiveService:
             )
         )
 
-    async def _daily_stage(self, daily: Subscription) -> None:
-        async for event in daily:
-            await asyncio.to_thread(self.store.append, event.batch, "1d")
-            gone = await asyncio.to_thread(self.store.compact, self.scan.frame)
-            log.info("the session is over: its daily bars are stored, %d micro-batches became one file", gone)
-
     async def _open_session(self, bar_end: int) -> None:
         """At a session's first bar: its origin is fixed, so that every shard starts at the same bar."""
         day = local_day(np.array([bar_end]))[0]
@@ -254,6 +247,21 @@ class LiveService:
             return opens
         return origin_of(self.store, self.scan.frame, before, self._history_bars)
 
+
+def close_sessions(store: BarStore, frame: str) -> None:
+    """Make the daily bars of every session whose last bar is stored, and one file of the micro-batches of each month.
+
+    Also at a start, for a session whose service was killed between the two.
+    """
+    last, done = store.last_bar_end(frame), store.last_bar_end("1d") or 0
+    if frame == "1d" or last is None:
+        return
+    newest = int(bar_ends(local_day(np.array([last]))[0], "1d")[0])
+    over = last if last == newest else newest - DAY
+    if over > done:
+        bars = store.table(frame, after=done, upto=over).drop_columns(["known_at"])
+        store.append(daily_bars(bars), "1d")
+    store.compact(frame)
 
 
 def _end(subscriptions: Sequence[Subscription]) -> None:

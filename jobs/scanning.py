@@ -1,4 +1,4 @@
-"""MarketScan: a store, strategies and a cluster, joined into scans whose signals are durable. `scan` and `run` both use it."""
+"""MarketScan: a store, strategies and a cluster, joined into scans whose signals are durable."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from scanner.scan import ScanResult, make_plan, merge, to_signals
 
 @dataclass(frozen=True)
 class Scanned:
-    """One scan: what it found, the signals that are new (durable, in order), and all that fired with those of before."""
+    """One scan: `signals` is all that fired, `published` what of it is new, durable and numbered."""
 
     result: ScanResult
     signals: tuple[Signal, ...]
@@ -73,7 +73,7 @@ class MarketScan:
         received_ns: int = 0,
         bar_closed_ns: int = 0,
     ) -> Scanned:
-        """Scan at `bar_end` (UTC ns) what the store holds from `origin` on; `batch` and `previous` as in `ShardTask`."""
+        """Scan at `bar_end` (UTC ns) what is stored from `origin` on; `batch` and `previous` are those of `ShardTask`."""
         start = time.perf_counter()
         self._trace += 1
         ipc = None if batch is None else to_ipc(batch)

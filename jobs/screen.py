@@ -52,9 +52,8 @@ class LineScreen:
             f"  latency {interval.latency_ms:.0f} ms  {len(interval.signals)} signals"
         )
         for signal in interval.signals:
-            click.echo(
-                f"  {signal.action:5} {signal.symbol}  {signal.price:.2f}  {signal.strategy}  {signal.name or ''}".rstrip()
-            )
+            cells = (f"{signal.action:5}", signal.symbol, f"{signal.price:.2f}", signal.strategy, signal.name or "")
+            click.echo("  " + "  ".join(cells).rstrip())
 
     def close(self) -> None:
         pass

@@ -1,5 +1,6 @@
 """The simulated market's store: the history it starts with, and the names of each session."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 from data.calendar import bar_ends, local_day
 from data.schema import NAME, TIME
 from data.settings import Settings
+from data.simulated_days import Session
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 
@@ -45,14 +47,14 @@ def make_history(store: BarStore, market: SimulatedMarket, frame: str, n_bars: i
             rows += part.num_rows
     keep_names(store, market, sessions[-1])
     a_day = len(bar_ends(sessions[0], frame))
-    bars = market.bars(frame, *sessions[-(-(-n_bars // a_day)) :])
+    bars = market.bars(frame, *sessions[-math.ceil(n_bars / a_day) :])
     first = np.unique(bars["bar_end"].cast(pa.int64()).to_numpy())[-n_bars:][0]
     bars = bars.filter(pc.greater_equal(bars["bar_end"], pa.scalar(int(first), pa.int64()).cast(TIME)))
     store.append(bars, frame)
-    return rows + bars.num_rows
+    return rows + int(bars.num_rows)
 
 
-def keep_names(store: BarStore, market: SimulatedMarket, session: np.datetime64) -> None:
+def keep_names(store: BarStore, market: SimulatedMarket, session: Session) -> None:
     """Store who is called what on a session."""
     names = market.names(session)
     store.append_names(

@@ -16,6 +16,7 @@ from scanner.scan import Plan, ShardAnswer, scan_shard
 
 SPARE = 256
 """Columns that a shard holds ready for new bars."""
+COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
 MOST = 8
 """Shards that one process keeps."""
 
@@ -56,15 +57,10 @@ class Resident:
         self.upto = upto
         self.symbols = packed.symbols
         self.frame = packed.frame
-        self._place = {symbol: j for j, symbol in enumerate(packed.symbols)}
         self._stop = packed.length
-        shape = (len(packed.symbols), packed.length + SPARE)
-        self._ends = np.full(shape, NO_BAR)
-        self._ends[:, : self._stop] = packed.bar_ends
-        self._fields = {name: np.full(shape, np.nan) for name in FIELDS}
-        for name, matrix in self._fields.items():
-            matrix[:, : self._stop] = packed.fields[name]
-        self._lengths = packed.lengths.copy()
+        self._ends = packed.bar_ends
+        self._fields = dict(packed.fields)
+        self._lengths = packed.lengths
         self.times = np.unique(packed.bar_ends[packed.bar_ends != NO_BAR])
 
     def advance(self, table: pa.Table, upto: int) -> None:
@@ -124,7 +120,12 @@ def run_shard(task: ShardTask) -> ShardAnswer:
         if resident is None or not _bring_upto(resident, task):
             store = BarStore(task.root)
             table = store.table(
-                task.frame, after=task.origin - 1, upto=task.bar_end, symbols=task.symbols, adjusted=task.adjusted
+                task.frame,
+                after=task.origin - 1,
+                upto=task.bar_end,
+                symbols=task.symbols,
+                columns=COLUMNS,
+                adjusted=task.adjusted,
             )
             resident = Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end)
             _names[task.root] = store.names()

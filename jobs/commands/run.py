@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from data.errors import StoreOriginError, UsageError
 from data.history import SignalHistory
@@ -20,12 +19,12 @@ from data.schema import FRAMES
 from data.settings import Settings, load_settings
 from data.simulator import SimulatedMarket
 from data.store import BarStore
-from jobs.live import LiveService
+from jobs.live import Kept, LiveService, close_sessions
 from jobs.options import config_option, json_option, open_store, store_option, verbosity_options
 from jobs.scanning import MarketScan, scannable
 from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
-from jobs.simulated import keep_names, make_history, open_simulated
 from jobs.show import local_time
+from jobs.simulated import is_simulated, keep_names, make_history, open_simulated
 from jobs.wiring import Parts, assemble, paths_of
 from streaming.broadcast import SignalServer
 from streaming.feeds import find_feed
@@ -70,7 +69,8 @@ from streaming.feeds import find_feed
 def command(**given: Any) -> int:
     """Run the live service: feed, bars, scans, signals on a WebSocket.
 
-    With nothing configured: the simulated market of 5,000 symbols, sped up so that a one-minute bar closes every second.
+    With nothing configured: the simulated market of 5,000 symbols, sped up so that a one-minute bar closes each
+    second.
     Ctrl-C drains and ends; the next run goes on from the store.
     """
     speed = given["speed"]
@@ -107,79 +107,93 @@ def command(**given: Any) -> int:
     with _only_one(store):
         parts = assemble(settings)
         try:
-            asyncio.run(_run(settings, store, parts, screen, given["intervals"], once=given["once"]))
+            interrupted = asyncio.run(_run(settings, store, parts, screen, given["intervals"], once=given["once"]))
         finally:
             screen.close()
             screen.say("stopping the cluster ...")
             parts.close()
-    return 0
+    return 130 if interrupted else 0
 
 
 async def _run(
     settings: Settings, store: BarStore, parts: Parts, screen: Screen, intervals: int | None, *, once: bool
-) -> None:
+) -> bool:
+    """Serve; returns whether Ctrl-C ended it."""
     frame = settings.scan.frame or "1m"
     history_bars = settings.scan.history_bars or settings.feed.history_bars
     history = SignalHistory(store.root / "signals")
     server = SignalServer(settings.serve.host, settings.serve.port, epoch=history.epoch, replay=history.since)
     if not once:
         await server.start()
-    market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if settings.feed.name == "sim" else None
     try:
+        market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if is_simulated(store) else None
         if market is not None and not store.files(frame):
             screen.say(f"making {history_bars} bars of history for {settings.feed.symbols} simulated symbols ...")
             await asyncio.to_thread(make_history, store, market, frame, history_bars)
+        await asyncio.to_thread(close_sessions, store, frame)
         symbols = list(market.symbols) if market else scannable(store, frame, settings.scan.universe)
-        cluster = await asyncio.to_thread(lambda: parts.cluster)
         scan = MarketScan(
             store,
             frame,
             parts.strategies,
             symbols=symbols,
             engine=parts.engine,
-            cluster=cluster,
+            cluster=await asyncio.to_thread(lambda: parts.cluster),
             history=history,
             deadline_s=settings.scan.deadline_s,
         )
-        screen.say(f"store      {store.root}")
-        screen.say(f"engine     {parts.engine.name}: {parts.reason}; cluster {cluster.name}, {cluster.workers} workers")
-        if cluster.dashboard:
-            screen.say(f"dashboard  {cluster.dashboard}")
-        if not once:
-            screen.say(f"signals    {server.url}")
-        last = store.last_bar_end(frame)
-        feed = find_feed(settings.feed.name)(settings, after=last)
-
-        def on_session(day: np.datetime64) -> None:
-            if market is not None:
-                keep_names(store, market, day)
-
         service = LiveService(
             store,
-            feed,
+            find_feed(settings.feed.name)(settings, after=store.last_bar_end(frame)),
             scan,
             server,
             symbols=symbols,
             history_bars=history_bars,
             on_interval=screen.interval,
-            on_session=on_session,
+            on_session=None if market is None else lambda day: keep_names(store, market, day),
             intervals=intervals,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, service.stop)
-        screen.open(frame, server.url, cluster.dashboard)
+        interrupted = _stop_on_signals(service)
+        _introduce(screen, store, parts, None if once else server.url)
+        screen.open(frame, server.url, parts.cluster.dashboard)
         await service.first_scan()
-        kept = service.kept if once else await service.run()
-        screen.close()
         if not once:
-            until = "" if kept.last_bar_end is None else f", up to {local_time(kept.last_bar_end)}"
-            typical = f"; median latency {statistics.median(kept.latencies_ms):.0f} ms" if kept.latencies_ms else ""
-            screen.say(
-                f"kept {kept.bars} bars of {kept.intervals} intervals{until}, and {kept.signals} signals, in {store.root}{typical}"
-            )
+            kept = await service.run()
+            screen.close()
+            screen.say(_farewell(kept, store))
+        return interrupted.is_set()
     finally:
         await server.stop()
+
+
+def _stop_on_signals(service: LiveService) -> asyncio.Event:
+    """Let SIGINT and SIGTERM drain the service; the event says whether it was SIGINT."""
+    interrupted = asyncio.Event()
+
+    def on_interrupt() -> None:
+        interrupted.set()
+        service.stop()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    loop.add_signal_handler(signal.SIGTERM, service.stop)
+    return interrupted
+
+
+def _introduce(screen: Screen, store: BarStore, parts: Parts, url: str | None) -> None:
+    cluster = parts.cluster
+    screen.say(f"store      {store.root}")
+    screen.say(f"engine     {parts.engine.name}: {parts.reason}; cluster {cluster.name}, {cluster.workers} workers")
+    if cluster.dashboard:
+        screen.say(f"dashboard  {cluster.dashboard}")
+    if url:
+        screen.say(f"signals    {url}")
+
+
+def _farewell(kept: Kept, store: BarStore) -> str:
+    until = "" if kept.last_bar_end is None else f", up to {local_time(kept.last_bar_end)}"
+    typical = f"; median latency {statistics.median(kept.latencies_ms):.0f} ms" if kept.latencies_ms else ""
+    return f"kept {kept.bars} bars of {kept.intervals} intervals{until}, and {kept.signals} signals, in {store.root}{typical}"
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 import re
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +30,7 @@ from jobs.options import (
 )
 from jobs.scanning import MarketScan, Scanned, origin_of, scannable
 from jobs.show import action_style, local_time, tags
+from jobs.simulated import is_simulated
 from jobs.wiring import Parts, assemble, paths_of, split_list
 
 
@@ -100,11 +102,11 @@ def command(**given: Any) -> int:
         print_json(to_json(scanned, elapsed, symbols))
     else:
         show(scanned, parts, elapsed, given["limit"])
-    newest = time.time_ns() - scanned.result.bar_end
-    if max_age is not None and newest > max_age * 10**9:
-        age = timedelta(seconds=newest // 10**9)
+    age_s = (time.time_ns() - scanned.result.bar_end) // 10**9
+    if max_age is not None and age_s > max_age:
         raise StaleDataError(
-            f"the newest {scanned.result.frame} bar, {local_time(scanned.result.bar_end)}, is {age} old; --max-age is {given['max_age']}"
+            f"the newest {scanned.result.frame} bar, {local_time(scanned.result.bar_end)}, is {timedelta(seconds=age_s)} old;"
+            f" --max-age is {given['max_age']}"
         )
     if given["fail_on_empty"] and not scanned.signals:
         raise StaleDataError("nothing fired, and --fail-on-empty was given")
@@ -219,8 +221,8 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
     for name, reason in result.failed.items():
         Console(stderr=True).print(f"[red]strategy {name} was switched off: {reason}", highlight=False)
     console.print(
-        f"{result.n_symbols} symbols ({result.n_current} with a bar at {local_time(result.bar_end)}), {result.n_bars} bars,"
-        f" {result.n_indicators} indicators, engine {result.engine} ({parts.reason}), {elapsed:.2f} s",
+        f"{result.n_symbols} symbols ({result.n_current} with a bar at {local_time(result.bar_end)}),"
+        f" {result.n_bars} bars, {result.n_indicators} indicators, engine {result.engine} ({parts.reason}), {elapsed:.2f} s",
         highlight=False,
     )
 
@@ -243,20 +245,19 @@ def row(signal: Signal) -> tuple[str, ...]:
 
 def _warnings(settings: Settings, store: BarStore, bar_end: int) -> list[str]:
     """What is wrong with the age of the data; the simulated market has no age."""
-    if store.origin == "sim":
+    if is_simulated(store):
         return []
-    calendar = TradingCalendar(settings.calendar_overlay)
     found = []
     try:
+        calendar = TradingCalendar(settings.calendar_overlay)
         now = time.time_ns()
-        horizon = calendar.warning(local_day(now).astype(object))
+        today, newest = (day.astype(date) for day in local_day(np.array([now, bar_end])))
+        horizon = calendar.warning(today)
         if horizon:
             found.append(horizon)
         closed = calendar.last_closed(now)
-        if local_day(bar_end).astype(object) < closed:
-            found.append(
-                f"the newest bar is of {local_time(bar_end)}, older than the last closed session, {closed}: import newer files"
-            )
+        if newest < closed:
+            found.append(f"the newest bar is of {newest}; the last closed session is {closed}: import newer files")
     except MystocksScanError as error:
         found.append(str(error))
     return found
