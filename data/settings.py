@@ -52,7 +52,7 @@ class FeedSettings(Section):
     """Where ticks come from."""
 
     name: str = "sim"
-    symbols: int = Field(5000, ge=1, le=20_000, description="size of the simulated market")
+    symbols: int = Field(5000, ge=1, le=12_000, description="size of the simulated market")
     seed: int = 7
     interval_s: float = Field(
         1.0, ge=0, description="wall seconds a simulated one-minute bar takes; 0: as fast as it goes"
