@@ -18,6 +18,7 @@ from jobs.show import action_style, local_time, tags
 from streaming.client import signals
 from streaming.filter import Filter
 
+BACKOFF_S = (0.5, 5.0)  # a person waits
 WIDTHS = {"time": 16, "symbol": 9, "name": 8, "action": 6, "strategy": 22, "frame": 5, "price": 10, "conf": 4, "": 0}
 """Column -> cells; what is wider is cut, and a Chinese character is two cells."""
 
@@ -65,7 +66,9 @@ async def _watch(url: str, wanted: Filter, count: int | None, as_json: bool) -> 
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     if not as_json:
         console.print(Text(_line(WIDTHS), style="bold"))
-    async with aclosing(signals(url, filters=wanted, notice=lambda text: click.echo(text, err=True))) as stream:
+    async with aclosing(
+        signals(url, filters=wanted, backoff_s=BACKOFF_S, notice=lambda text: click.echo(text, err=True))
+    ) as stream:
         shown = 0
         async for signal in stream:
             if as_json:
