@@ -2,8 +2,9 @@
 
     python benchmarks/crash_import.py FILE_OR_FOLDER [--rounds 50] [--seed 1]
 
-Each round starts the real command on a fresh store and kills it with SIGKILL at a random moment of its life; then the same
-command runs to its end and its store must equal that of an import that nobody disturbed. Exit code 1 where it does not.
+Each round starts the real command on a fresh store and kills it with SIGKILL at a random moment of its life; then the
+same command runs to its end and its store must equal that of an import that nobody disturbed. Exit code 1 where it
+does not.
 """
 
 import argparse

@@ -5,20 +5,17 @@ no bars in any known shape is one such row, so that nothing that was named is pa
 """
 
 import csv
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from data.cells import NOTHING, labels_of, numbers_of, words_of
+from data.cells import labels_of, numbers_of, words_of
+from data.csv_table import read_csv
 from data.errors import UsageError
 from data.panel import Floats, Times
 from data.recognise import (
@@ -28,7 +25,6 @@ from data.recognise import (
     Shape,
     UnrecognisedError,
     basis_in,
-    decode,
     frame_of,
     shape_of,
     symbol_texts,
@@ -39,8 +35,8 @@ BATCH_ROWS = 3_000_000
 """A Parquet file of more rows is read in parts."""
 
 
-_BREAK = re.compile(r"\r\n|\r|\n")
-_INK = re.compile(r"\S")
+TEXT_LENGTH = 500
+"""So much of a line that cannot be read is kept, to be listed."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def _parquet(path: Path) -> Iterator[Rows]:
     shape = shape_of(schema.names, path)
     wanted = [schema.names[place] for place in shape.columns.values()]
     text = [name for name in wanted if pa.types.is_string(schema.field(name).type)]
-    file = pq.ParquetFile(path, read_dictionary=text)
+    file = pq.ParquetFile(path, read_dictionary=text, page_checksum_verification=True)
     first = 1
     if file.metadata.num_rows <= BATCH_ROWS:
         parts: Iterator[pa.Table] = iter([file.read(columns=wanted)])
@@ -145,86 +141,20 @@ def _parquet(path: Path) -> Iterator[Rows]:
         yield _rows(path, schema.names, shape, columns, lines, {}, lambda line: None)
 
 
+def _csv(path: Path, adjusted: str | None) -> Iterator[Rows]:
+    table = read_csv(path.read_bytes(), path)
+    if table is not None:
+        _agree(table.title, adjusted)
+        yield _rows(path, table.names, table.shape, table.columns, table.lines, table.lost, table.text_of)
+
+
 def _agree(text: str, adjusted: str | None) -> None:
     """Refuse a file whose name or title says that its prices are adjusted, where they are not said to be."""
     basis = basis_in(text)
     if basis not in (None, adjusted):
         raise UnrecognisedError(
-            f"{text.strip()[:80]!r} says that prices are adjusted: import it with --adjusted {basis}"
+            f"{text.strip()[:60]!r} says that prices are adjusted: import it with --adjusted {basis}"
         )
-
-
-def _csv(path: Path, adjusted: str | None) -> Iterator[Rows]:
-    data = path.read_bytes()
-    text = decode(data)
-    header, delimiter, names, shape = _header(text, path)
-    _agree(" ".join(_BREAK.split(text[:20_000])[: header - 1]), adjusted)
-    breaks = (found.end() for found in _BREAK.finditer(text))
-    if _INK.search(text, next(islice(breaks, header - 1, None), len(text))) is None:
-        return  # a header without rows
-    if not data.isascii():
-        data = text.encode()
-    lost: dict[int, str] = {}
-
-    def keep(row: pacsv.InvalidRow) -> str:
-        lost[row.number] = row.text
-        return "skip"
-
-    def read(numbers: pa.DataType) -> pa.Table:
-        lost.clear()
-        words = pa.dictionary(pa.int32(), pa.string())
-        kinds = {f"c{place}": numbers if role in VALUES else words for role, place in shape.columns.items()}
-        return pacsv.read_csv(
-            pa.BufferReader(data),
-            read_options=pacsv.ReadOptions(
-                use_threads=False,
-                skip_rows=header,
-                column_names=[f"c{place}" for place in range(len(names))],
-                block_size=max(len(data), 1 << 20) if len(data) < 1 << 26 else 1 << 26,
-            ),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False, invalid_row_handler=keep),
-            convert_options=pacsv.ConvertOptions(
-                include_columns=list(kinds),
-                column_types=kinds,
-                null_values=list(NOTHING),
-                strings_can_be_null=True,
-            ),
-        )
-
-    try:
-        table = read(pa.float64())
-    except pa.ArrowInvalid:
-        # Some cell is no number: as text, so that it costs its own row and no other.
-        table = read(pa.string())
-    lines = np.setdiff1d(np.arange(header + 1, header + 1 + table.num_rows + len(lost)), list(lost))
-    columns = {role: table[f"c{place}"] for role, place in shape.columns.items()}
-    cut: list[str] = []
-
-    def line_text(line: int) -> str | None:
-        if not cut:
-            cut.extend(_BREAK.split(text))
-        return cut[line - 1] if line <= len(cut) else ""
-
-    yield _rows(path, names, shape, columns, lines, lost, line_text)
-
-
-def _header(text: str, path: Path) -> tuple[int, str, list[str], Shape]:
-    """(lines up to the header and with it, delimiter, column names, shape); the header is among the first ten lines."""
-    heads = _BREAK.split(text[:20_000])[:10]
-    problem = UnrecognisedError("it is empty")
-    for number, head in enumerate(heads, start=1):
-        for delimiter in (",", "\t", ";", "|"):
-            if delimiter not in head:
-                continue
-            names = next(csv.reader([head], delimiter=delimiter))
-            try:
-                return number, delimiter, names, shape_of(names, path)
-            except UnrecognisedError as error:
-                if str(problem) == "it is empty":
-                    problem = error
-    if not any(delimiter in head for head in heads for delimiter in ",\t;|") and text.strip():
-        problem = UnrecognisedError("it is no table: no line of the first ten is divided by , tab ; or |")
-    raise problem
 
 
 def _rows(
@@ -234,9 +164,9 @@ def _rows(
     columns: Mapping[str, pa.ChunkedArray],
     lines: npt.NDArray[np.int64],
     lost: Mapping[int, str],
-    line_text: Any,
+    text_of: Callable[[int], str | None],
 ) -> Rows:
-    """Columns by role -> Rows. `lost`: lines that cannot be cut into columns. `line_text`: line -> its text or None."""
+    """Columns by role -> Rows. `lost`: lines that cannot be cut into columns. `text_of`: line -> its text or None."""
     n = len(lines)
     bad = np.zeros(n, dtype=bool)
     fields: dict[str, Floats] = {}
@@ -264,7 +194,7 @@ def _rows(
     keep = np.ones(n, dtype=bool)
     for place in np.flatnonzero(bad):
         line = int(lines[place])
-        text = line_text(line)
+        text = text_of(line)
         if text is not None and text.strip():
             texts_of_bad[line] = text
         else:
@@ -290,7 +220,7 @@ def _rows(
         fields,
         lines,
         bad,
-        texts_of_bad | extra,
+        {line: text[:TEXT_LENGTH] for line, text in (texts_of_bad | extra).items()},
         names,
         name_codes,
     )

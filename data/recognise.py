@@ -93,8 +93,9 @@ def shape_of(names: Sequence[str], path: PurePath) -> Shape:
         raise UnrecognisedError(f"no column for {', '.join(missing)} among: {', '.join(names)[:200]}")
     symbol = None if "symbol" in columns else symbol_in_name(path)
     day = None if "date" in columns else day_in_name(path)
-    if "date" not in columns and day is None and plain[0] in _UNNAMED:
-        columns["date"] = 0  # an index that pandas wrote without a name
+    if "date" not in columns and day is None:
+        # An index that pandas wrote without a name: first in a CSV file, last in a Parquet file.
+        columns |= dict([("date", place) for place, name in enumerate(plain) if name in _UNNAMED][-1:])
     if "symbol" not in columns and symbol is None:
         raise UnrecognisedError(f"neither a column nor the file's name says the symbol: {', '.join(names)[:200]}")
     if "date" not in columns and day is None:

@@ -439,6 +439,52 @@ def test_rows_are_stored_in_parts_where_they_are_many(importing: Importing, monk
     assert importing().duplicates == 40
 
 
+@pytest.mark.parametrize(
+    ("row", "cost"),
+    [
+        ('"2025-05-23,10,11,9,10,1000,10000', 1),  # its quote has no other half
+        ('"2025-05-\n23",10,11,9,10,1000,10000', 2),
+        ("date,open,high,low,close,volume,amount", 1),
+        ("2025-05-23,10\0,11,9,10,1000,10000", 1),
+        ("x" * 100_000, 1),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [1 << 26, 200_000])
+def test_a_bad_line_costs_itself_alone_and_is_listed_with_its_number(
+    importing: Importing, row: str, cost: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.csv_table._BLOCK_BYTES", block_bytes)
+    good = [f"{day},10,11,9,10,1000,10000" for day in DAYS]
+    importing.file("600000.csv", "\n".join([ENGLISH, *good * 3000, row, *good]))
+    report = importing()
+    assert (report.stored, report.duplicates, report.refused) == (4, 12_000, {"unreadable": cost})
+    listed = [(r["line"], r["text"]) for r in importing.rejects(report)]
+    assert listed == [(str(12_002 + n), part[:500]) for n, part in enumerate(row.split("\n"))]
+
+
+def test_parquet_as_pandas_writes_it_with_a_nameless_index(importing: Importing) -> None:
+    days = pa.array(np.array([bar[1] for bar in BARS], dtype="datetime64[ns]"))
+    values = {name: [bar[place] for bar in BARS] for place, name in enumerate(ENGLISH.split(",")[1:], start=2)}
+    pq.write_table(pa.table(values | {"__index_level_0__": days}), importing.file("600000.parquet", ""))
+    assert importing().stored == 2
+    assert importing.bars() == EXPECTED
+
+
+def test_a_damaged_parquet_file_costs_nothing_else(importing: Importing) -> None:
+    importing.file("600004.csv", lines(ENGLISH, BARS, PLAIN))
+    path = importing.file("all.parquet", "")
+    columns = {"symbol": ["600000"] * 2} | {"date": [bar[1] for bar in BARS]}
+    columns |= {name: [bar[place] for bar in BARS] for place, name in enumerate(ENGLISH.split(",")[1:], start=2)}
+    pq.write_table(pa.table(columns), path, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    chunk = pq.read_metadata(path).row_group(0).column(3)
+    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    path.write_bytes(data)
+    report = importing()
+    assert (report.read, report.stored, report.refused) == (3, 2, {"unreadable": 1})
+    assert importing.rejects(report)[0]["file"] == str(path)
+
+
 def test_a_header_without_rows_is_a_file_of_no_rows(importing: Importing) -> None:
     importing.file("600000.csv", ENGLISH)
     importing.file("600004.csv", ENGLISH + "\r\n\r\n")
