@@ -1,6 +1,7 @@
 """The command `mystocks-scan`. A command's module is loaded when the command is called, so that --help is instant."""
 
 import importlib
+import io
 import sys
 from typing import Any
 
@@ -51,6 +52,10 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """The console script: errors raised on purpose become one line on stderr and their exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A Chinese name on a terminal of another encoding shows as \u5e73, which in JSON is that very character.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args=args, standalone_mode=False)
     except click.exceptions.Abort:

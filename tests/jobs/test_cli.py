@@ -76,3 +76,9 @@ def test_json_is_alone_on_stdout_and_colourless_where_nobody_watches() -> None:
     done = mystocks_scan("indicators", "RSI", "--json", "-v")
     assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["RSI"]
     assert "\x1b" not in mystocks_scan("indicators", "RSI").stdout
+
+
+def test_a_terminal_of_another_encoding_is_no_error() -> None:
+    assert "\\u7b80\\u5355" in mystocks_scan("indicators", "SMA", PYTHONIOENCODING="ascii").stdout
+    done = mystocks_scan("indicators", "SMA", "--json", PYTHONIOENCODING="ascii")
+    assert json.loads(done.stdout)["title_zh"].startswith("简单")

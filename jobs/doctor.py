@@ -1,0 +1,323 @@
+"""What this machine can do: checks, each of which says what it found and what to do about it.
+
+A check is a function of the settings that yields findings. It changes nothing on the machine, and it takes no longer
+than its import and its reading do; what takes longer stands in FULL_CHECKS.
+"""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from data.calendar import TradingCalendar, local_day
+from data.errors import EngineError, MystocksScanError
+from data.settings import APP, Settings, find_file
+from data.simulator import SimulatedMarket
+from data.store import BarStore
+from jobs.show import local_time
+from scanner.engines import gpu
+from scanner.engines.base import ENGINES, choose
+from scanner.indicators import catalog
+from scanner.loading import load
+
+log = logging.getLogger(__name__)
+
+Status = Literal["OK", "WARN", "FAIL"]
+LEAST_DISK_BYTES = 2 << 30
+LEAST_MEMORY_BYTES = 4 << 30
+"""What the import of 2.8 million rows stays under; a live market of 5,000 symbols needs less."""
+GPU_PACKAGES = ("cupy", "cudf", "dask_cuda")
+GPU_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. WARN: something does not work or is about to stop; FAIL: scans will not run."""
+
+    status: Status
+    text: str
+    remedy: str = ""
+    check: str = ""
+
+
+Check = Callable[[Settings], Iterable[Finding]]
+
+
+def examine(settings: Settings, *, full: bool = False) -> Iterator[Finding]:
+    """Every check's findings, as they are made. A check that raises is a finding too."""
+    for name, check in (CHECKS | FULL_CHECKS if full else CHECKS).items():
+        try:
+            for finding in check(settings):
+                yield replace(finding, check=name)
+        except MystocksScanError as error:
+            yield Finding("FAIL", str(error), check=name)
+        except Exception as error:  # one check's fault must not hide what the others find
+            log.debug("the check %s raised", name, exc_info=True)
+            yield Finding("FAIL", f"{type(error).__name__}: {error}", "run it with -vv for the traceback", name)
+
+
+def check_python(settings: Settings) -> Iterator[Finding]:
+    """The interpreter against the range that the package declares."""
+    wanted = metadata(APP)["Requires-Python"]
+    running = ".".join(map(str, sys.version_info[:3]))
+    fits = running in SpecifierSet(wanted)
+    text = f"Python {running} ({wanted}), {sys.executable}"
+    yield Finding("OK", text) if fits else Finding("FAIL", text, "use another Python")
+
+
+def check_packages(settings: Settings) -> Iterator[Finding]:
+    """Every package that the project needs, against its declared range."""
+    good = []
+    for text in requires(APP) or ():
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            yield Finding("FAIL", f"{wanted.name} is not installed", f"pip install '{wanted}'")
+            continue
+        if wanted.specifier.contains(found, prereleases=True):
+            good.append(f"{wanted.name} {found}")
+        else:
+            yield Finding("FAIL", f"{wanted.name} {found} is outside {wanted.specifier}", f"pip install '{wanted}'")
+    yield Finding("OK", f"{APP} {version(APP)} on {', '.join(good)}")
+
+
+def check_machine(settings: Settings) -> Iterator[Finding]:
+    """Cores and memory, as this process may use them."""
+    from dask.system import cpu_count
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = f"{cpu_count()} cores, {gib(memory)} of memory"
+    remedy = f"a large import may need {gib(LEAST_MEMORY_BYTES)}: import few files at a time"
+    yield Finding("OK", text) if memory >= LEAST_MEMORY_BYTES else Finding("WARN", text, remedy)
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Room and rights where the store lies, or would."""
+    folder = settings.store.path
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("FAIL", f"{folder} cannot be written to", "name another folder with --store DIR")
+        return
+    free = shutil.disk_usage(folder).free
+    text = f"{gib(free)} free for {settings.store.path}"
+    remedy = "make room, or name a folder on another disk with --store DIR"
+    yield Finding("OK", text) if free >= LEAST_DISK_BYTES else Finding("WARN", text, remedy)
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Where the settings come from; that they are readable has been seen by now."""
+    file = find_file()
+    names = sorted(name for name in os.environ if name.startswith("MYSTOCKS_SCAN__"))
+    given = f"; environment: {', '.join(names)}" if names else ""
+    yield Finding("OK", f"{file or 'no file, so the defaults'}{given}")
+
+
+def check_strategies(settings: Settings) -> Iterator[Finding]:
+    """Whether every strategy loads."""
+    where = ", ".join(map(str, settings.scan.strategies)) or "the built-in ones"
+    yield Finding("OK", f"{len(load(settings.scan.strategies))} strategies load ({where})")
+
+
+def check_store(settings: Settings) -> Iterator[Finding]:
+    """What the stores hold; every file's symbols are read."""
+    paths = dict.fromkeys((settings.store.path, settings.store.sim_path))
+    stores = [BarStore(path) for path in paths if (path / "store.json").exists()]
+    if not stores:
+        yield Finding(
+            "WARN",
+            f"nothing is stored yet at {settings.store.path}",
+            "'mystocks-scan import PATH...' for a market of your own, or 'mystocks-scan run' for a simulated one",
+        )
+    for store in stores:
+        held = [
+            f"{frame}: {len(store.symbols(frame))} symbols up to {local_time(store.last_bar_end(frame) or 0)}"
+            for frame in store.frames()
+        ]
+        yield Finding("OK", f"{store.root} ({store.origin}): {'; '.join(held) or 'no bars'}")
+        newest = store.last_bar_end("1d")
+        if store.origin == "market" and newest is not None:
+            closed = TradingCalendar(settings.calendar_overlay).last_closed(time.time_ns())
+            if local_day(np.array([newest]))[0] < np.datetime64(closed):
+                text = f"the newest daily bar, {local_time(newest)}, is older than the last closed session, {closed}"
+                yield Finding("WARN", text, "import newer files")
+
+
+def check_engines(settings: Settings) -> Iterator[Finding]:
+    """Which engines run here and compute what was worked out by hand, and which one `auto` takes."""
+    for name in ENGINES:
+        try:
+            engine, _ = choose(name)
+        except EngineError as error:
+            yield Finding("WARN", str(error))
+            continue
+        (rsi,) = engine.run(catalog["RSI"], {"timeperiod": 14}, [GOLDEN_CLOSES], np.array([GOLDEN_CLOSES.size]))
+        if np.allclose(rsi[0, 14:], GOLDEN_RSI, rtol=1e-12) and np.isnan(rsi[0, :14]).all():
+            yield Finding("OK", f"{name} runs, and its RSI(14) is the one worked out by hand")
+        else:
+            got = ", ".join(f"{value:.6f}" for value in rsi[0, 14:])
+            wanted = ", ".join(f"{value:.6f}" for value in GOLDEN_RSI)
+            yield Finding("FAIL", f"{name} says {got} for an RSI(14) of {wanted}", "install the engine's package again")
+    engine, reason = choose(settings.scan.engine)
+    yield Finding("OK", f"{settings.scan.engine} takes {engine.name}: {reason}")
+
+
+GOLDEN_CLOSES = np.cumsum([[100.0, *([2.0, -1.0] * 7), 2.0]], axis=1)
+"""Up 2 and down 1 in turn: over 14 changes a mean gain of 1 and a mean loss of 1/2; the 15th is a gain of 2."""
+GOLDEN_RSI = np.array([100 * 1 / (1 + 1 / 2), 100 * 15 / (15 + 13 / 2)])
+
+
+def check_gpu(settings: Settings) -> Iterator[Finding]:
+    """Whether there is a GPU, asked from a process of its own, since a broken driver can hang."""
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-I", str(gpu.__file__)], capture_output=True, text=True, timeout=GPU_PATIENCE_S
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding("WARN", f"the driver has not answered for {GPU_PATIENCE_S:g} s", "restart the machine")
+        return
+    if asked.returncode:
+        text = f"asking the driver ended with {asked.returncode}: {asked.stderr.strip().rpartition(chr(10))[2]}"
+        yield Finding("WARN", text, "install NVIDIA's driver again")
+        return
+    found = json.loads(asked.stdout)
+    if not found["installed"]:
+        yield Finding("OK", f"no GPU ({found['reason']}): scans run on the CPU")
+    elif not found["usable"]:
+        yield Finding("WARN", f"{found['reason']}: scans run on the CPU", found["remedy"])
+    else:
+        cards = ", ".join(
+            f"{card['name']} (compute {'.'.join(map(str, card['capability']))}, {gib(card['memory_bytes'])})"
+            for card in found["devices"]
+        )
+        here = [name for name in GPU_PACKAGES if find_spec(name)]
+        packages = f"; installed: {', '.join(here)}" if here else ""
+        driver = gpu.dotted(found["driver"])
+        text = f"{cards}, driver for CUDA {driver}{packages}; this version has no CUDA engine: scans run on the CPU"
+        yield Finding("OK", text)
+
+
+def check_calendar(settings: Settings) -> Iterator[Finding]:
+    """How long the trading calendar still vouches for its days."""
+    calendar = TradingCalendar(settings.calendar_overlay)
+    today = date.today()
+    warning = calendar.warning(today)
+    if warning is None:
+        yield Finding("OK", f"sessions are known up to {calendar.last}, {calendar.days_left(today)} days from now")
+    else:
+        text, _, remedy = warning.partition(": ")
+        yield Finding("WARN" if calendar.days_left(today) >= 0 else "FAIL", text, remedy)
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Whether the live service could listen where the settings say."""
+    serve = settings.serve
+    for use, host, port, option in (
+        ("/ws/signals", serve.host, serve.port, "--port"),
+        ("the Dask dashboard", "127.0.0.1", serve.dashboard_port, "--dashboard-port"),
+    ):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host, port))
+            except OSError as error:
+                text = f"{host}:{port}, for {use}, is not free: {error.strerror}"
+                yield Finding("WARN", text, f"a service may be running already; if not, {option} N names another")
+            else:
+                yield Finding("OK", f"{host}:{port} is free for {use}")
+
+
+def check_terminal(settings: Settings) -> Iterator[Finding]:
+    """Whether names in Chinese can be shown."""
+    encoding = sys.stdout.encoding or "ascii"
+    colours = "no colours (NO_COLOR)" if os.environ.get("NO_COLOR") else f"TERM {os.environ.get('TERM', 'unset')}"
+    if encoding.lower().replace("-", "") == "utf8":
+        yield Finding("OK", f"{encoding}, {colours}")
+    else:
+        text = f"the terminal's encoding is {encoding}: names in Chinese show as codes"
+        yield Finding("WARN", text, "export PYTHONUTF8=1, or LANG=C.UTF-8")
+
+
+def check_cluster(settings: Settings) -> Iterator[Finding]:
+    """Whether a Dask cluster starts here and scans a small market with the same answer as this process."""
+    from jobs.scanning import MarketScan
+    from jobs.simulated import make_history
+    from scanner.cluster import Cluster, InlineCluster, make_cluster
+
+    engine, _ = choose(settings.scan.engine)
+    market = SimulatedMarket(20)
+    started = time.perf_counter()
+    cluster = make_cluster(settings.scan.cluster, workers=min(2, settings.scan.workers or 2), dashboard_port=0)
+    ready_s = time.perf_counter() - started
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            store = BarStore(Path(folder) / "sim", origin="sim-doctor")
+            make_history(store, market, "1m", 120)
+            bar_end = store.last_bar_end("1m") or 0
+            origin = store.bar_ends("1m")[0]
+
+            def scanned(where: Cluster) -> tuple[object, ...]:
+                scan = MarketScan(
+                    store, "1m", load(), symbols=market.symbols, engine=engine, cluster=where, history=None
+                )
+                result = scan.scan(bar_end, origin=origin).result
+                return result.n_symbols, result.hits, result.failed
+
+            here = scanned(InlineCluster())
+            started = time.perf_counter()
+            there = scanned(cluster)
+            scan_s = time.perf_counter() - started
+    finally:
+        cluster.close()
+    late = getattr(cluster, "late", 0)
+    if late:
+        text = f"cluster {cluster.name}: the scan failed on its {cluster.workers} workers"
+        yield Finding("FAIL", text, "run it with -v to see why, or use --cluster inline")
+    elif there != here:
+        text = f"cluster {cluster.name}: the scan's answer differs from this process's"
+        yield Finding("FAIL", text, "use --cluster inline")
+    else:
+        text = f"{cluster.name}: {cluster.workers} workers after {ready_s:.1f} s, 20 symbols scanned in {scan_s:.1f} s"
+        yield Finding("OK", text)
+
+
+CHECKS: dict[str, Check] = {
+    "python": check_python,
+    "packages": check_packages,
+    "machine": check_machine,
+    "disk": check_disk,
+    "settings": check_settings,
+    "strategies": check_strategies,
+    "store": check_store,
+    "engines": check_engines,
+    "gpu": check_gpu,
+    "calendar": check_calendar,
+    "ports": check_ports,
+    "terminal": check_terminal,
+}
+FULL_CHECKS: dict[str, Check] = {"cluster": check_cluster}
+
+
+def gib(n_bytes: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{n_bytes / (1 << 30):.1f} GiB"
