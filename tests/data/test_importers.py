@@ -478,7 +478,7 @@ def test_a_damaged_parquet_file_costs_nothing_else(importing: Importing) -> None
     pq.write_table(pa.table(columns), path, write_page_checksum=True)
     data = bytearray(path.read_bytes())
     chunk = pq.read_metadata(path).row_group(0).column(3)
-    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    data[chunk.dictionary_page_offset + chunk.total_compressed_size - 1] ^= 1
     path.write_bytes(data)
     report = importing()
     assert (report.read, report.stored, report.refused) == (3, 2, {"unreadable": 1})
