@@ -2,8 +2,8 @@
 
     python benchmarks/batch.py [--symbols 5000] [--bars 250] [--runs 5] [--json]
 
-Every way computes the same 20 indicators from the same bars, and their last two rows are compared with the loop's before
-anything is timed. The loop and `compute` keep all rows; shards on Dask keep their bars resident and return the last two
+Every way computes the same 20 indicators from the same bars, and what it returns is compared with the loop's, bit by
+bit, before anything is timed. The loop and `compute` keep all rows; shards on Dask keep their bars resident and return the last two
 rows, as a scan does. Medians of the runs; the ratio is to the loop of the same run.
 """
 
@@ -32,26 +32,26 @@ from scanner.scan import Plan
 from scanner.terms import parse
 
 INDICATORS: dict[str, Callable[..., Any]] = {
-    "SMA(20)": lambda o, h, l, c, v: talib.SMA(c, 20),
-    "EMA(12)": lambda o, h, l, c, v: talib.EMA(c, 12),
-    "WMA(10)": lambda o, h, l, c, v: talib.WMA(c, 10),
-    "DEMA(20)": lambda o, h, l, c, v: talib.DEMA(c, 20),
-    "TEMA(20)": lambda o, h, l, c, v: talib.TEMA(c, 20),
-    "KAMA(10)": lambda o, h, l, c, v: talib.KAMA(c, 10),
-    "BBANDS(20,2,2)": lambda o, h, l, c, v: talib.BBANDS(c, 20, 2, 2, 0),
-    "MACD(12,26,9)": lambda o, h, l, c, v: talib.MACD(c, 12, 26, 9),
-    "RSI(14)": lambda o, h, l, c, v: talib.RSI(c, 14),
-    "STOCH(9,3,3)": lambda o, h, l, c, v: talib.STOCH(h, l, c, 9, 3, 0, 3, 0),
-    "CCI(14)": lambda o, h, l, c, v: talib.CCI(h, l, c, 14),
-    "WILLR(14)": lambda o, h, l, c, v: talib.WILLR(h, l, c, 14),
-    "ROC(10)": lambda o, h, l, c, v: talib.ROC(c, 10),
-    "ATR(14)": lambda o, h, l, c, v: talib.ATR(h, l, c, 14),
-    "ADX(14)": lambda o, h, l, c, v: talib.ADX(h, l, c, 14),
-    "OBV()": lambda o, h, l, c, v: talib.OBV(c, v),
-    "MFI(14)": lambda o, h, l, c, v: talib.MFI(h, l, c, v, 14),
-    "SAR(0.02,0.2)": lambda o, h, l, c, v: talib.SAR(h, l, 0.02, 0.2),
-    "AROON(14)": lambda o, h, l, c, v: talib.AROON(h, l, 14),
-    "AD()": lambda o, h, l, c, v: talib.AD(h, l, c, v),
+    "SMA(20)": lambda o, h, lo, c, v: talib.SMA(c, 20),
+    "EMA(12)": lambda o, h, lo, c, v: talib.EMA(c, 12),
+    "WMA(10)": lambda o, h, lo, c, v: talib.WMA(c, 10),
+    "DEMA(20)": lambda o, h, lo, c, v: talib.DEMA(c, 20),
+    "TEMA(20)": lambda o, h, lo, c, v: talib.TEMA(c, 20),
+    "KAMA(10)": lambda o, h, lo, c, v: talib.KAMA(c, 10),
+    "BBANDS(20,2,2)": lambda o, h, lo, c, v: talib.BBANDS(c, 20, 2, 2, 0),
+    "MACD(12,26,9)": lambda o, h, lo, c, v: talib.MACD(c, 12, 26, 9),
+    "RSI(14)": lambda o, h, lo, c, v: talib.RSI(c, 14),
+    "STOCH(9,3,3)": lambda o, h, lo, c, v: talib.STOCH(h, lo, c, 9, 3, 0, 3, 0),
+    "CCI(14)": lambda o, h, lo, c, v: talib.CCI(h, lo, c, 14),
+    "WILLR(14)": lambda o, h, lo, c, v: talib.WILLR(h, lo, c, 14),
+    "ROC(10)": lambda o, h, lo, c, v: talib.ROC(c, 10),
+    "ATR(14)": lambda o, h, lo, c, v: talib.ATR(h, lo, c, 14),
+    "ADX(14)": lambda o, h, lo, c, v: talib.ADX(h, lo, c, 14),
+    "OBV()": lambda o, h, lo, c, v: talib.OBV(c, v),
+    "MFI(14)": lambda o, h, lo, c, v: talib.MFI(h, lo, c, v, 14),
+    "SAR(0.02,0.2)": lambda o, h, lo, c, v: talib.SAR(h, lo, 0.02, 0.2),
+    "AROON(14)": lambda o, h, lo, c, v: talib.AROON(h, lo, 14),
+    "AD()": lambda o, h, lo, c, v: talib.AD(h, lo, c, v),
 }
 N_OUTPUTS = 26
 
@@ -126,11 +126,11 @@ def measure(n_symbols: int, n_bars: int, runs: int) -> dict[str, Any]:
             for answer in answers:
                 rows = [whole.index(symbol) for symbol in answer.symbols]
                 for k, got in enumerate(answer.wanted):
-                    assert np.array_equal(got, stored[rows, k, -2:].T, equal_nan=True), f"Dask differs: {expressions[k]}"
+                    assert np.array_equal(got, stored[rows, k, -2:].T, equal_nan=True), (
+                        f"Dask differs: {expressions[k]}"
+                    )
             ways["TA-Lib loop, all rows stored"] = timed(lambda: loop(series, stored), runs)
-            ways["compute(engine='talib'), all rows"] = timed(
-                lambda: compute(expressions, panel, engine="talib"), runs
-            )
+            ways["compute(engine='talib'), all rows"] = timed(lambda: compute(expressions, panel, engine="talib"), runs)
             ways[f"talib engine on Dask, {cluster.workers} workers, last 2 rows"] = timed(
                 lambda: cluster.run(tasks, deadline_s=300), runs
             )
@@ -194,13 +194,14 @@ def main() -> None:
         print(json.dumps(report))
         return
     print(
-        f"{report['symbols']} symbols x {report['indicators']} indicators ({report['outputs']} outputs) x {report['bars']}"
-        f" bars, {report['cores']} cores, Python {report['python']}, "
+        f"{report['symbols']} symbols x {report['indicators']} indicators ({report['outputs']} outputs)"
+        f" x {report['bars']} bars, {report['cores']} cores, Python {report['python']}, "
         + ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     )
     print(f"{'way':55} {'median s':>9} {'min s':>8} {'max s':>8} {'x loop':>7}")
     for way in report["ways"]:
-        print(f"{way['way']:55} {way['median_s']:9.3f} {way['min_s']:8.3f} {way['max_s']:8.3f} {way['ratio_to_loop']:7.2f}")
+        figures = f"{way['median_s']:9.3f} {way['min_s']:8.3f} {way['max_s']:8.3f} {way['ratio_to_loop']:7.2f}"
+        print(f"{way['way']:55} {figures}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""Kill the live service at random moments, many times, on one store: it must read whole, and the next run goes on.
+
+    python benchmarks/crash_run.py [--rounds 50] [--symbols 300] [--seed 1] [--cluster inline]
+
+After each SIGKILL every file is read, checksums and all: no bar and no signal may be there twice, and every bar must be
+the simulated market's own, without a gap between the first bar end and the last. A last run then goes on from there.
+Exit code 1 where anything is not so.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from data.calendar import local_day
+from data.history import SignalHistory
+from data.panel import Panel
+from data.simulator import SimulatedMarket
+from data.store import BarStore
+
+COMMAND = "import sys; from jobs.cli import main; main(['run', *sys.argv[1:], '--json', '--speed', '0', '--port', '0'])"
+
+
+def start(store: Path, *options: str) -> "subprocess.Popen[bytes]":
+    """The live service, at work."""
+    command = [sys.executable, "-c", COMMAND, "--store", str(store), "--dashboard-port", "0", *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def faults(folder: Path, market: SimulatedMarket) -> list[str]:
+    """What is wrong with a store; nothing should be."""
+    if not (folder / "store.json").exists():
+        return []
+    store = BarStore(folder)
+    found = []
+    for frame in store.frames():
+        for file in store.files(frame):
+            pq.read_table(file.path, page_checksum_verification=True)
+        table = store.table(frame)
+        n_keys = table.group_by(["symbol", "bar_end", "revision"]).aggregate([]).num_rows
+        if n_keys != table.num_rows:
+            found.append(f"{table.num_rows - n_keys} {frame} bars are there twice")
+        stored = Panel.from_table(table, frame)
+        days = np.unique(local_day(stored.times))
+        own = Panel.from_table(market.bars(frame, *days), frame, stored.symbols)
+        rows = np.searchsorted(own.times, stored.times)
+        if not np.array_equal(own.times[rows[0] : rows[-1] + 1], stored.times):
+            found.append(f"bar ends are missing among the {frame} bars")
+        prices = ("open", "high", "low", "close", "volume")
+        found += [
+            f"{name} of the {frame} bars differs from the market's"
+            for name in prices
+            if not np.allclose(stored[name], own[name][rows], rtol=1e-12, atol=0, equal_nan=True)
+        ]
+    ids = SignalHistory(folder / "signals").query()["id"].to_pylist()
+    if len(ids) != len(set(ids)):
+        found.append(f"{len(ids) - len(set(ids))} signals are there twice")
+    return found
+
+
+def main() -> int:
+    """Kill, look, and go on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--symbols", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cluster", default="inline")
+    given = parser.parse_args()
+    rng = random.Random(given.seed)
+    market = SimulatedMarket(given.symbols, 7)
+    options = ("--symbols", str(given.symbols), "--cluster", given.cluster)
+    failures, bars = 0, 0
+    with tempfile.TemporaryDirectory(prefix="crash-run-") as name:
+        folder = Path(name) / "sim"
+        for round_ in range(given.rounds):
+            process = start(folder, *options)
+            time.sleep(rng.uniform(0.4, 6.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            found = faults(folder, market)
+            failures += bool(found)
+            bars = len(BarStore(folder).bar_ends("1m")) if (folder / "store.json").exists() else 0
+            print(f"round {round_ + 1}: {bars} one-minute bar ends, {'; '.join(found) or 'whole'}", flush=True)
+        process = start(folder, *options, "--intervals", "3")
+        code = process.wait()
+        after = len(BarStore(folder).bar_ends("1m"))
+        found = faults(folder, market)
+        failures += bool(found) or code != 0 or after != bars + 3
+    print(f"{given.rounds} kills, {failures} failures; the last run ended with {code} and {after} bar ends")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
