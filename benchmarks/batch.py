@@ -3,8 +3,8 @@
     python benchmarks/batch.py [--symbols 5000] [--bars 250] [--runs 5] [--json]
 
 Every way computes the same 20 indicators from the same bars, and what it returns is compared with the loop's, bit by
-bit, before anything is timed. The loop and `compute` keep all rows; shards on Dask keep their bars resident and return the last two
-rows, as a scan does. Medians of the runs; the ratio is to the loop of the same run.
+bit, before anything is timed. The loop and `compute` keep all rows; shards on Dask keep their bars, and return the last
+two rows as a scan does. Medians of the runs; the ratio is to the loop of the same run.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +67,7 @@ class DaskCluster:
 
     def _start(self, address: str | None, workers: int, dashboard_port: int) -> None:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client, LocalCluster, WorkerPlugin
 
         dask.config.set({"distributed.comm.timeouts.connect": "10s", "distributed.admin.log-format": "%(message)s"})
         logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -80,6 +81,14 @@ class DaskCluster:
                 memory_limit=0,
             )
             self._client = Client(self._cluster)
+
+            class Uninterrupted(WorkerPlugin):  # type: ignore[misc]
+                """Ctrl-C on a terminal reaches every process of it; when workers end is for us to say."""
+
+                def setup(self, worker: Any) -> None:
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+            self._client.register_plugin(Uninterrupted())
         else:
             try:
                 self._client = Client(address, timeout="10s")
