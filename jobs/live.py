@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from data.aggregate import daily_bars
 from data.calendar import DAY, bar_ends, local_day
+from data.history import SignalHistory
 from data.signal import Signal, to_table
 from data.store import BarStore
 from jobs.scanning import MarketScan, Scanned, origin_of
@@ -171,7 +172,7 @@ class LiveService:
                 batch, bar_end, int(about[b"received_ns"]), int(about[b"closed_ns"]), float(about[b"fold_ms"]), start
             )
             if self.scan.frame != "1d" and bar_end == bar_ends(local_day(np.array([bar_end]))[0], "1d")[0]:
-                await asyncio.to_thread(close_sessions, self.store, self.scan.frame)
+                await asyncio.to_thread(close_sessions, self.store, self.scan.frame, self.scan.history)
             if self._intervals is not None and self.kept.intervals >= self._intervals:
                 bars.close()  # what else has closed is made again from the feed by the next run
                 self.stop()
@@ -248,11 +249,13 @@ class LiveService:
         return origin_of(self.store, self.scan.frame, before, self._history_bars)
 
 
-def close_sessions(store: BarStore, frame: str) -> None:
-    """Make the daily bars of every session whose last bar is stored, and one file of the micro-batches of each month.
+def close_sessions(store: BarStore, frame: str, history: SignalHistory | None = None) -> None:
+    """Make the daily bars of every session whose last bar is stored, and compact what has become many files.
 
     Also at a start, for a session whose service was killed between the two.
     """
+    if history is not None:
+        history.compact()
     last, done = store.last_bar_end(frame), store.last_bar_end("1d") or 0
     if frame == "1d" or last is None:
         return

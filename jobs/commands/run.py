@@ -130,7 +130,7 @@ async def _run(
         if market is not None and not store.files(frame):
             screen.say(f"making {history_bars} bars of history for {settings.feed.symbols} simulated symbols ...")
             await asyncio.to_thread(make_history, store, market, frame, history_bars)
-        await asyncio.to_thread(close_sessions, store, frame)
+        await asyncio.to_thread(close_sessions, store, frame, history)
         symbols = list(market.symbols) if market else scannable(store, frame, settings.scan.universe)
         scan = MarketScan(
             store,
