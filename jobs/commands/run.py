@@ -191,9 +191,13 @@ def _introduce(screen: Screen, store: BarStore, parts: Parts, url: str | None) -
 
 
 def _farewell(kept: Kept, store: BarStore) -> str:
-    until = "" if kept.last_bar_end is None else f", up to {local_time(kept.last_bar_end)}"
-    typical = f"; median latency {statistics.median(kept.latencies_ms):.0f} ms" if kept.latencies_ms else ""
-    return f"kept {kept.bars} bars of {kept.intervals} intervals{until}, and {kept.signals} signals, in {store.root}{typical}"
+    said = f"kept {kept.bars} bars of {kept.intervals} intervals"
+    if kept.last_bar_end is not None:
+        said += f", up to {local_time(kept.last_bar_end)}"
+    said += f", and {kept.signals} signals, in {store.root}"
+    if kept.latencies_ms:
+        said += f"; median latency {statistics.median(kept.latencies_ms):.0f} ms"
+    return said
 
 
 @contextmanager

@@ -104,8 +104,9 @@ def command(**given: Any) -> int:
         show(scanned, parts, elapsed, given["limit"])
     age_s = (time.time_ns() - scanned.result.bar_end) // 10**9
     if max_age is not None and age_s > max_age:
+        when = local_time(scanned.result.bar_end)
         raise StaleDataError(
-            f"the newest {scanned.result.frame} bar, {local_time(scanned.result.bar_end)}, is {timedelta(seconds=age_s)} old;"
+            f"the newest {scanned.result.frame} bar, {when}, is {timedelta(seconds=age_s)} old;"
             f" --max-age is {given['max_age']}"
         )
     if given["fail_on_empty"] and not scanned.signals:
@@ -222,7 +223,8 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
         Console(stderr=True).print(f"[red]strategy {name} was switched off: {reason}", highlight=False)
     console.print(
         f"{result.n_symbols} symbols ({result.n_current} with a bar at {local_time(result.bar_end)}),"
-        f" {result.n_bars} bars, {result.n_indicators} indicators, engine {result.engine} ({parts.reason}), {elapsed:.2f} s",
+        f" {result.n_bars} bars, {result.n_indicators} indicators, engine {result.engine} ({parts.reason}),"
+        f" {elapsed:.2f} s",
         highlight=False,
     )
 
