@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -101,13 +102,14 @@ def test_names_that_change_are_known_day_by_day(importing: Any) -> None:
     assert seen == names
 
 
-@pytest.mark.parametrize("dates", ["date32", "timestamp", "zoned", "text", "number"])
+@pytest.mark.parametrize("dates", ["date32", "timestamp", "in UTC", "in Shanghai", "text", "number"])
 def test_parquet_with_a_symbol_column(importing: Any, dates: str) -> None:
     days = np.array([bar[1] for bar in BARS], dtype="datetime64[D]")
     column = {
         "date32": pa.array(days),
         "timestamp": pa.array(days.astype("datetime64[us]")),
-        "zoned": pa.array(days.astype("datetime64[ms]")).cast(pa.timestamp("ms", "UTC")),
+        "in UTC": pa.array(days.astype("datetime64[ms]")).cast(pa.timestamp("ms", "UTC")),
+        "in Shanghai": pc.assume_timezone(pa.array(days.astype("datetime64[us]")), "Asia/Shanghai"),
         "text": pa.array([str(day) for day in days]),
         "number": pa.array([int(bar[1]) for bar in COMPACT]),
     }[dates]
@@ -174,6 +176,7 @@ def test_each_reason_of_refusal_is_counted_and_listed_and_costs_nothing_else(imp
         ("xyz,2025-05-24,0,0,0,0,-1,-1", "unknown symbol"),
         ("600000,2025-05-24,0,0,0,0,0,-1", "not a session"),
         ("600000,1980-01-02,0,0,0,0,0,-1", "not a session"),
+        ("600000,2025-07-05,0,0,0,0,0,-1", "not a session"),
         ("600000,2030-05-24,0,0,0,0,0,-1", "future"),
         ("600000,2025-05-23,0,0,0,0,0,-1", "no trade"),
         ("600000,2025-05-23,10,10,10,10,,", "no trade"),
@@ -182,6 +185,9 @@ def test_each_reason_of_refusal_is_counted_and_listed_and_costs_nothing_else(imp
         ("600000,2025-05-23,10,inf,9,10,1000,10000", "non-finite or non-positive price"),
         ("600000,2025-05-23,-1,11,12,10,-1,10000", "non-finite or non-positive price"),
         ("600000,2025-05-23,10,9,8,10,-1,10000", "inconsistent open/high/low/close"),
+        ("600000,2025-05-23,10,11,9,12,1000,10000", "inconsistent open/high/low/close"),
+        ("600000,2025-05-23,8,11,9,10,1000,10000", "inconsistent open/high/low/close"),
+        ("600000,2025-05-23,10,11,9,8,1000,10000", "inconsistent open/high/low/close"),
         ("600000,2025-05-23,10,11,9,10,1000,-1", "negative volume or amount"),
         ("600000,2025-05-23,10,11,9,10,1000,0", "units"),
     ],

@@ -46,6 +46,12 @@ def test_of_two_differing_rows_in_one_import_the_first_stays_also_when_revising(
         assert importing.bars()[0][5] == 10.0
 
 
+def test_rows_that_agree_with_each_other_and_not_with_the_store_are_all_refused(importing: Any) -> None:
+    importing(importing.file("a.csv", "\n".join([SYMBOL_FIRST, GOOD])))
+    report = importing(importing.file("b.csv", "\n".join([SYMBOL_FIRST, OTHER, OTHER, GOOD])))
+    assert (report.refused, report.duplicates) == ({"conflicting duplicate": 2}, 1)
+
+
 def test_what_only_one_row_knows_contradicts_nothing_and_a_revision_keeps_both(importing: Any) -> None:
     header = "code,date,open,high,low,close,volume,amount,pre_close"
     importing(importing.file("a.csv", "\n".join([SYMBOL_FIRST, GOOD])))

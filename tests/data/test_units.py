@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 # symbol, day, open, high, low, close, shares, CNY
 BARS = (
     ("600000.SH", "2025-05-22", 12.22, 12.53, 12.19, 12.43, 63895089, 792331667),
@@ -73,6 +75,17 @@ def test_a_row_off_the_units_of_its_file_is_refused_though_it_fits_others(import
     rows = [f"600000,{day},10,10,10,10,1000,10000" for day in DAYS[:3]]
     importing.file("all.csv", "\n".join([SYMBOL_FIRST, *rows, f"600000,{DAYS[3]},10,10,10,10,10,10000"]))
     assert importing().refused == {"units": 1}
+
+
+@pytest.mark.parametrize(
+    ("amount", "accepted"), [(9_988, False), (9_989, True), (10_000, True), (10_011, True), (10_012, False)]
+)
+def test_a_mean_price_may_be_off_by_a_tick_and_its_amount_by_a_yuan(
+    importing: Any, amount: int, accepted: bool
+) -> None:
+    rows = [f"600000,{day},10,10,10,10,1000,10000" for day in DAYS[:3]]
+    importing.file("all.csv", "\n".join([SYMBOL_FIRST, *rows, f"600000,{DAYS[3]},10,10,10,10,1000,{amount}"]))
+    assert importing().stored == 3 + accepted
 
 
 def test_adjusted_prices_are_a_series_of_their_own_checked_by_the_raw_one(importing: Any) -> None:
