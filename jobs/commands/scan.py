@@ -1,6 +1,7 @@
 """`mystocks-scan scan`: one full-market scan of the stored bars."""
 
 import re
+import sys
 import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -187,7 +188,7 @@ def to_json(scanned: Scanned, elapsed: float, symbols: int) -> dict[str, Any]:
 def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
     """The table and its summary."""
     result = scanned.result
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     table = Table(
         title=f"{len(scanned.signals)} signals at {local_time(result.bar_end)} ({result.frame})", title_justify="left"
     )
@@ -201,7 +202,7 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
         ("values", False),
         ("", False),
     ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=name in ("symbol", "action"))
+        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("values", ""))
     shown = scanned.signals if limit == 0 else scanned.signals[:limit]
     for signal in shown:
         table.add_row(*row(signal))
@@ -211,7 +212,7 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
         console.print(f"... and {len(scanned.signals) - len(shown)} more (--limit 0 shows all)")
     counts = Counter(signal.strategy for signal in scanned.signals)
     for name, number in counts.items():
-        console.print(f"  {number:6d}  {name}", highlight=False)
+        console.print(f"  {number:6d}  {name}")
     if result.gapped:
         console.print(
             f"{len(result.gapped)} kept silent by a gap of price basis (ex-rights or resumption): "
@@ -220,12 +221,11 @@ def show(scanned: Scanned, parts: Parts, elapsed: float, limit: int) -> None:
     if scanned.silent:
         console.print(f"{scanned.silent} kept silent by cooldown")
     for name, reason in result.failed.items():
-        Console(stderr=True).print(f"[red]strategy {name} was switched off: {reason}", highlight=False)
+        Console(stderr=True).print(f"[red]strategy {name} was switched off: {reason}")
     console.print(
         f"{result.n_symbols} symbols ({result.n_current} with a bar at {local_time(result.bar_end)}),"
         f" {result.n_bars} bars, {result.n_indicators} indicators, engine {result.engine} ({parts.reason}),"
         f" {elapsed:.2f} s",
-        highlight=False,
     )
 
 
