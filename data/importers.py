@@ -9,7 +9,8 @@ finds what is there to be duplicates and stores the rest.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -125,14 +126,20 @@ class _Import:
             self.unverified += checked.unverified
             refused = np.flatnonzero(checked.reasons)
             self._refuse(batch, refused, checked.reasons[refused], batch.fields)
-            try:
+            with self._writing():
                 self._store(batch, checked)
                 self.store.append_names(names_seen(batch, checked, self.symbols))
-            except OSError as error:
-                raise StoreError(
-                    f"the store {self.store.root} cannot be written: {error}. What was stored is whole: make room"
-                    " or name another folder with --store DIR, and run the same import again"
-                ) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Where the disk may refuse."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.store.root} cannot be written: {error}. What was stored is whole: make room or name"
+                " another folder with --store DIR, and run the same import again"
+            ) from error
 
     def _store(self, batch: Batch, checked: Checked) -> None:
         """Compare the bars with each other and with the store, and store the new ones month by month."""
@@ -215,26 +222,22 @@ class _Import:
         def bounds(ids: npt.NDArray[np.int32], ends: Times) -> tuple[Floats, Floats]:
             names, ranks = sorted_names(self.symbols.names)
             places = {name: rank for rank, name in enumerate(names)}
-            known = ids >= 0
-            if not known.any():
-                return np.full(len(ids), np.nan), np.full(len(ids), np.nan)
-            raw = read_stored(self.store, frame, None, int(ends[known].min()), int(ends[known].max()), places)
+            raw = read_stored(self.store, frame, None, int(ends.min()), int(ends.max()), places)
             if raw is None:
                 return np.full(len(ids), np.nan), np.full(len(ids), np.nan)
             keys = keys_of(ends, np.append(ranks, -1)[ids])
             place = np.searchsorted(raw.keys, keys).clip(max=len(raw.keys) - 1)
-            found = known & (raw.keys[place] == keys)
-            return (
-                np.where(found, raw.fields["low"][place], np.nan),
-                np.where(found, raw.fields["high"][place], np.nan),
-            )
+            found = (ids >= 0) & (raw.keys[place] == keys)
+            low, high = raw.fields["low"][place], raw.fields["high"][place]
+            return np.where(found, low, np.nan), np.where(found, high, np.nan)
 
         return bounds
 
     def report(self, n_files: int) -> ImportReport:
         """What the import did; the refused rows are listed now."""
         refused = {reason: n for reason in REASONS if (n := self.refusals.counts[reason])}
-        rejects = self.refusals.write(self.store.root / "rejects", self.now)
+        with self._writing():
+            rejects = self.refusals.write(self.store.root / "rejects", self.now)
         return ImportReport(
             n_files,
             self.read,

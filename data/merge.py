@@ -67,6 +67,8 @@ def read_stored(
     order = np.lexsort((revisions, keys))
     newest = np.append(np.diff(keys[order]) != 0, True)
     chosen = order[newest & (rank[order] >= 0)]
+    if len(chosen) == 0:
+        return None
     fields = {name: table[name].to_numpy().astype(np.float64, copy=False)[chosen] for name in COMPARED}
     known_at = _integers(table["known_at"])[chosen]
     return Bars(keys[chosen], fields, np.zeros(len(chosen)), revisions[chosen], known_at)
@@ -97,7 +99,7 @@ def judge(rows: Bars, stored: Bars | None, *, revise: bool, began: int) -> Verdi
     head = np.maximum.accumulate(np.where(first, np.arange(n), 0))
     known = np.zeros(n, dtype=bool)
     differs, adds = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
-    if stored is not None and len(stored.keys):
+    if stored is not None:
         place = np.searchsorted(stored.keys, rows.keys).clip(max=len(stored.keys) - 1)
         known = stored.keys[place] == rows.keys
         at = np.flatnonzero(known)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data.errors import UsageError
+from data.errors import StoreError, UsageError
 
 CLOSE = {day: int(np.datetime64(f"{day}T07:00", "ns").astype(np.int64)) for day in ("2025-05-22", "2025-05-23")}
 # symbol, day, open, high, low, close, shares, CNY
@@ -268,6 +268,29 @@ def test_many_small_files_become_one_file_a_month(importing: Any) -> None:
         importing.file(f"{code}.csv", ENGLISH + "\n" + rows)
     assert importing().stored == 150
     assert len(importing.store.files("1d")) == 2
+
+
+def test_a_disk_that_refuses_is_an_error_with_the_remedy_and_the_same_import_completes_it(
+    importing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importing.file(
+        "600000.csv", "\n".join([ENGLISH, *(f"{day},10,10,10,10,1000,10000" for day in ("2025-04-30", *DAYS))])
+    )
+    append = importing.store.append
+    written = []
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(append(*arguments, **options))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing.store, "append", full)
+        with pytest.raises(StoreError, match=r"No space left on device.*run the same import again"):
+            importing()
+    assert len(importing.bars()) == 1
+    report = importing()
+    assert (report.stored, report.duplicates) == (4, 1)
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,6 @@ def test_adjusted_prices_are_a_series_of_their_own_checked_by_the_raw_one(import
     assert [bar[5:7] for bar in importing.bars(adjusted="qfq")] == [(6.215, 63895000.0), (6.115, 57961500.0)]
     assert importing(adjusted, adjusted="qfq").duplicates == 2
     assert importing(raw, adjusted="hfq").stored == 2
+    # Of a symbol that has no raw bars nothing is known, whatever others have.
+    other = importing.file("600004.csv", lines(ENGLISH, half, PLAIN))
+    assert importing(other, adjusted="qfq").unverified == 2
