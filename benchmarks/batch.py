@@ -27,9 +27,9 @@ from data.store import BarStore
 from scanner import compute
 from scanner.cluster import make_cluster
 from scanner.engines.base import choose
+from scanner.language import parse
 from scanner.resident import ShardTask, split
 from scanner.scan import Plan
-from scanner.terms import parse
 
 INDICATORS: dict[str, Callable[..., Any]] = {
     "SMA(20)": lambda o, h, lo, c, v: talib.SMA(c, 20),

@@ -1,41 +1,65 @@
 """Reference closes, forward adjustment and ex-rights gaps, on packed bars.
 
-Prices are stored raw. On an ex-rights day the exchange's own previous close, which quotes and some vendors' files carry,
-differs from the close that was traded, and their quotient is the day's adjustment factor. Where no such reference is
-known, an open beyond the widest limit the board has ever had on that day betrays that the basis of prices changed (or
-that trading resumed): an `ex_gap`.
+Prices are stored raw. On an ex-rights day the exchange's own previous close, which quotes and some vendors' files
+carry, differs from the close that was traded, and their quotient is the day's adjustment factor. Where no such
+reference is known, an open beyond the widest limit that any security of the board has on that day betrays that the
+basis of prices changed (or that trading resumed): an `ex_gap`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from data.calendar import local_day
 from data.limits import widest_ratio
-from data.panel import NO_BAR, PRICES, Floats, Packed
+from data.panel import NO_BAR, PRICES, Floats, Packed, Times
 from data.symbols import board
 
-HALF_TICK = 0.005
-LISTING_BARS = 5
-"""No board has had more limit-free days after a listing since 2020."""
+Mask = npt.NDArray[np.bool_]
+
+SAME_PRICE = 0.0005
+"""CNY: half the smallest tick there is; a previous close this near to the close that was traded is that close."""
+LISTING_SESSIONS = 5
+"""No board has had more limit-free days after a listing."""
 
 
-def session_starts(packed: Packed) -> npt.NDArray[np.bool_]:
+@dataclass(frozen=True)
+class Basis:
+    """What the prices of packed bars are compared by; matrices are (symbols, length)."""
+
+    prices: Mapping[str, Floats]
+    """open, high, low, close in CNY, forward-adjusted: a symbol's newest are as they were stored."""
+    references: Floats
+    """CNY, raw: `reference_closes`."""
+    gaps: Mask
+    """`ex_gaps`."""
+
+
+def basis(packed: Packed, origin: int | None = None) -> Basis:
+    """References, adjusted prices and gaps of packed bars; `origin` as in `ex_gaps`."""
+    starts = session_starts(packed.frame, packed.bar_ends)
+    gaps = ex_gaps(packed, starts, origin)
+    return Basis(adjusted_prices(packed, starts), reference_closes(packed, starts, gaps), gaps)
+
+
+def session_starts(frame: str, bar_ends: Times) -> Mask:
     """(symbols, length): whether a bar is its symbol's first of a session; the first known bar is."""
-    exists = packed.bar_ends != NO_BAR
-    if packed.frame == "1d":
+    exists: Mask = bar_ends != NO_BAR
+    if frame == "1d":
         return exists
-    day = np.where(exists, local_day(np.where(exists, packed.bar_ends, 0)).astype(np.int64), -1)
-    starts = np.ones(day.shape, dtype=bool)
-    starts[:, 1:] = day[:, 1:] != day[:, :-1]
-    return starts & exists
+    day = np.where(exists, local_day(np.where(exists, bar_ends, 0)).astype(np.int64), -1)
+    starts = exists.copy()
+    starts[:, 1:] &= day[:, 1:] != day[:, :-1]
+    return starts
 
 
-def reference_closes(packed: Packed) -> Floats:
+def reference_closes(packed: Packed, starts: Mask, gaps: Mask) -> Floats:
     """(symbols, length), CNY: the previous close that a bar's session is measured by.
 
-    The exchange's, where it was stored; else the last close of the symbol's session before; NaN in the first session.
+    The exchange's, where it was stored; else the last close of the symbol's session before; NaN in the first session
+    and in one that opens with a gap.
     """
     stored = packed.fields.get("prev_close")
     if stored is not None and not np.isnan(stored[packed.bar_ends != NO_BAR]).any():
@@ -43,71 +67,68 @@ def reference_closes(packed: Packed) -> Floats:
     close = packed.fields["close"]
     derived = np.full(close.shape, np.nan)
     derived[:, 1:] = close[:, :-1]
+    derived[gaps] = np.nan
     if packed.frame != "1d":
-        starts = session_starts(packed)
         place = np.where(starts, np.arange(close.shape[1]), 0)
         np.maximum.accumulate(place, axis=1, out=place)
         derived = np.take_along_axis(derived, place, axis=1)
     return derived if stored is None else np.where(np.isnan(stored), derived, stored)
 
 
-def forward_factors(packed: Packed) -> Floats | None:
-    """(symbols, length): what raw prices are multiplied by so that the newest stay as they are; None where all are 1."""
+def adjusted_prices(packed: Packed, starts: Mask) -> Mapping[str, Floats]:
+    """open, high, low, close, (symbols, length): as they would read on the newest bar's basis."""
+    raw = {name: packed.fields[name] for name in PRICES}
     stored = packed.fields.get("prev_close")
     if stored is None or packed.length < 2:
-        return None
-    last = packed.fields["close"][:, :-1]
-    differs = np.abs(stored[:, 1:] - last) > HALF_TICK
-    if packed.frame != "1d" and differs.any():
-        differs &= session_starts(packed)[:, 1:]
-    if not differs.any():
-        return None
-    step = np.where(differs, stored[:, 1:] / last, 1.0)
-    factors = np.ones(stored.shape)
+        return raw
+    last = raw["close"][:, :-1]
+    differs = (np.abs(stored[:, 1:] - last) > SAME_PRICE) & starts[:, 1:]
+    touched = np.flatnonzero(differs.any(axis=1))
+    if len(touched) == 0:
+        return raw
+    step = np.where(differs[touched], stored[touched, 1:] / last[touched], 1.0)
+    factors = np.ones((len(touched), packed.length))
     factors[:, :-1] = np.cumprod(step[:, ::-1], axis=1)[:, ::-1]
-    return factors
+    adjusted = {name: values.copy() for name, values in raw.items()}
+    for values in adjusted.values():
+        values[touched] *= factors
+    return adjusted
 
 
-def adjusted(packed: Packed) -> Mapping[str, Floats]:
-    """The packed fields with forward-adjusted prices."""
-    factors = forward_factors(packed)
-    if factors is None:
-        return packed.fields
-    return {name: values * factors if name in PRICES else values for name, values in packed.fields.items()}
-
-
-def ex_gaps(packed: Packed, origin: int | None = None) -> npt.NDArray[np.bool_] | None:
+def ex_gaps(packed: Packed, starts: Mask, origin: int | None = None) -> Mask:
     """(symbols, length): where a session opens beyond any legal limit of the close before it and no factor covers it.
 
-    A symbol's first five bars are left out where its first is later than `origin` (UTC ns; the earliest bar by default):
-    it was listed then, and has no limit. None where there is no gap.
+    A symbol's first five sessions are left out where its first bar is later than `origin` (UTC ns; the earliest bar by
+    default): it was listed then, and has no limit.
     """
-    stored = packed.fields.get("prev_close")
     exists = packed.bar_ends != NO_BAR
-    if packed.length < 2 or (stored is not None and not np.isnan(stored[exists]).any()):
-        return None
+    gaps = np.zeros(exists.shape, dtype=bool)
+    if packed.length < 2:
+        return gaps
     before = packed.fields["close"][:, :-1]
-    move = np.abs(packed.fields["open"][:, 1:] / before - 1.0)
+    opens = packed.fields["open"][:, 1:]
     # No board's limit is under 5 %: only what moved further is looked at more closely.
-    far = move > 0.05
-    if stored is not None:
+    far = starts[:, 1:] & (np.abs(opens - before) > 0.05 * before)
+    if (stored := packed.fields.get("prev_close")) is not None:
         far &= np.isnan(stored[:, 1:])
-    if packed.frame != "1d":
-        far &= session_starts(packed)[:, 1:]
     symbol, place = np.nonzero(far)
     if len(symbol) == 0:
-        return None
+        return gaps
     boards = np.array([board(name) for name in packed.symbols])
-    days = local_day(packed.bar_ends[symbol, place + 1])
-    ratio = widest_ratio(boards[symbol], days)
+    ratio = widest_ratio(boards[symbol], local_day(packed.bar_ends[symbol, place + 1]))
     close = before[symbol, place]
-    beyond = np.abs(packed.fields["open"][symbol, place + 1] - close) > close * ratio + 2 * HALF_TICK
-    first = np.where(exists, packed.bar_ends, np.iinfo(np.int64).max).min(axis=1)
-    listed_later = first > (first.min() if origin is None else origin)
-    ordinal = packed.lengths[symbol] - (packed.length - 2 - place)
-    beyond &= ~(listed_later[symbol] & (ordinal <= LISTING_BARS))
-    if not beyond.any():
-        return None
-    gaps = np.zeros(exists.shape, dtype=bool)
+    # The limit itself is rounded to the tick: 0.01 covers every market's.
+    beyond = np.abs(opens[symbol, place] - close) > close * ratio + 0.01
+    listed_later = first_bar_ends(packed)[symbol] > (origin if origin is not None else packed.bar_ends[exists].min())
+    ordinal = np.cumsum(starts, axis=1)[symbol, place + 1]
+    beyond &= ~(listed_later & (ordinal <= LISTING_SESSIONS))
     gaps[symbol[beyond], place[beyond] + 1] = True
     return gaps
+
+
+def first_bar_ends(packed: Packed) -> npt.NDArray[np.int64]:
+    """(symbols,) UTC ns: each symbol's first known bar end, the largest integer where it has none."""
+    first = np.full(len(packed.symbols), np.iinfo(np.int64).max)
+    has = np.flatnonzero(packed.lengths)
+    first[has] = packed.bar_ends[has, packed.length - packed.lengths[has]]
+    return first

@@ -14,8 +14,9 @@ from data.symbols import kind
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
+from scanner.market import ScanResult, merge, to_signals
 from scanner.resident import ShardTask, split, to_ipc
-from scanner.scan import ScanResult, make_plan, merge, to_signals
+from scanner.scan import make_plan
 
 
 @dataclass(frozen=True)

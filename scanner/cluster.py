@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from data.errors import ScanError, UsageError
+from data.errors import MystocksScanError, ScanError, UsageError
 from scanner.resident import ShardTask, run_shard
 from scanner.scan import ShardAnswer
 
@@ -36,7 +36,7 @@ class InlineCluster:
 
     name = "inline"
     workers = 1
-    dashboard = None
+    dashboard: str | None = None
 
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         return [run_shard(task) for task in tasks]
@@ -94,7 +94,8 @@ class DaskCluster:
                 self._client = Client(address, timeout="10s")
             except OSError as error:
                 raise UsageError(
-                    f"no Dask scheduler answers at {address!r}: {error}. Start one with 'dask scheduler', or use --cluster local"
+                    f"no Dask scheduler answers at {address!r}: {error}. Start one with 'dask scheduler', or use"
+                    " --cluster local"
                 ) from error
         self.dashboard: str | None = self._client.dashboard_link
         self._workers = self._find_workers()
@@ -111,6 +112,8 @@ class DaskCluster:
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         try:
             return self._thread.submit(self._run, tasks, deadline_s).result()
+        except MystocksScanError:
+            raise  # what a shard says of its data, it would say here too
         except Exception as error:
             if self._closed.is_set():
                 raise ScanError("the cluster was closed during a scan") from error
@@ -119,6 +122,8 @@ class DaskCluster:
             return [run_shard(task) for task in tasks]
 
     def _run(self, tasks: Sequence[ShardTask], deadline_s: float) -> list[ShardAnswer]:
+        from distributed import wait
+
         alive = set(self._client.scheduler_info(n_workers=-1)["workers"])
         if not alive.issuperset(self._workers):
             self._workers = self._find_workers()
@@ -134,11 +139,8 @@ class DaskCluster:
             for number, task in enumerate(tasks)
         ]
         try:
-            answers: list[ShardAnswer] = (
-                self._client.gather(futures, direct=False, asynchronous=False)
-                if deadline_s <= 0
-                else [future.result(timeout=deadline_s) for future in futures]
-            )
+            wait(futures, timeout=deadline_s)
+            answers: list[ShardAnswer] = self._client.gather(futures)
         except BaseException:
             self._client.cancel(futures, force=True)
             raise

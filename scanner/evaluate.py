@@ -1,32 +1,25 @@
 """Terms -> values: each distinct term once, in the order of dependency, and only as many bars of it as are needed."""
 
+import functools
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data.errors import ExpressionError
 from data.panel import Floats, Panel
 from scanner.engines.base import Engine, choose
 from scanner.fields import FIELDS, Source, tail
 from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
-from scanner.terms import Term, order, parse_value
+from scanner.language import parse_value
+from scanner.terms import ARITHMETIC, COMPARISONS, Term, order
 
 Array = npt.NDArray[Any]
 
-_ARITHMETIC = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
-_COMPARISONS = {
-    ">": np.greater,
-    ">=": np.greater_equal,
-    "<": np.less,
-    "<=": np.less_equal,
-    "==": np.equal,
-    "!=": np.not_equal,
-}
-
 
 def needed(terms: Mapping[Term, int], length: int, known: Container[Term] = ()) -> dict[Term, int]:
-    """Terms with the bars wanted of each -> every term below them with the bars needed of it, what is needed first first.
+    """Terms with the bars wanted of each -> every term below them with the bars needed of it, in the order to compute.
 
     An indicator needs the whole history of its inputs, a function its reach on top of what is wanted of it.
     """
@@ -57,7 +50,8 @@ def evaluate(
     """Compute `terms`, each for the bars wanted of it.
 
     Returns term -> float64 (bars, symbols), the newest last, or of an indicator with several outputs a tuple of such;
-    conditions are 1.0, 0.0 and NaN for unknown; texts are objects. `known`: values of terms computed elsewhere.
+    conditions are 1.0, 0.0 and NaN for unknown; texts are objects; division by zero is unknown. A term that no symbol's
+    bars change may be a plain number. `known`: values of terms computed elsewhere.
     """
     known = known or {}
     need = needed(terms, source.length, known)
@@ -90,7 +84,7 @@ def _value(
 ) -> Any:
     match term.op:
         case "const":
-            return term.data if isinstance(term.data, str) else np.float64(term.data)
+            return np.float64(term.data)
         case "field":
             return FIELDS[term.data].value(source, keep)
         case "indicator":
@@ -102,36 +96,40 @@ def _value(
             columns = tuple(output.T for output in outputs)
             return columns if len(columns) > 1 else columns[0]
         case "output":
-            parent = values[term.args[0]]
-            place = term.args[0].indicator.outputs.index(term.data)
-            return tail(parent[place] if isinstance(parent, tuple) else parent, keep)
+            (parent,) = term.args
+            return tail(values[parent][parent.indicator.outputs.index(term.data)], keep)
         case "in":
             return np.isin(_last(values[term.args[0]], keep).astype(str), term.data).astype(np.float64)
-    args = [values[arg] for arg in term.args]
-    if term.op == "function":
-        name, n = term.data
-        function = FUNCTIONS[name]
-        wanted = _keep_of_argument(term, keep, source.length)
-        args = [_last(arg, wanted) for arg in args]
-        if function.across:
-            shape = (wanted, len(source.packed.symbols))
-            result = rank_within(np.broadcast_to(args[0], shape), source.ends(wanted))
-        else:
-            result = function.core(*args) if n is None else function.core(*args, n)
-        return _last(result, keep)
-    args = [_last(arg, keep) for arg in args]
-    if term.op in _ARITHMETIC:
-        return _ARITHMETIC[term.op](*args)
-    if term.op in _COMPARISONS:
-        return compare(args[0], args[1], _COMPARISONS[term.op])
-    if term.op == "neg":
-        return -args[0]
-    if term.op == "not":
-        return negated(args[0])
-    result = args[0]
-    for arg in args[1:]:
-        result = both(result, arg) if term.op == "and" else either(result, arg)
-    return result
+        case "function":
+            return _function(term, keep, values, source)
+    args = [_last(values[arg], keep) for arg in term.args]
+    match term.op:
+        case "/":
+            return np.where(args[1] == 0, np.nan, args[0] / args[1])
+        case "neg":
+            return -args[0]
+        case "not":
+            return negated(args[0])
+        case "and":
+            return functools.reduce(both, args)
+        case "or":
+            return functools.reduce(either, args)
+        case sign if sign in ARITHMETIC:
+            return ARITHMETIC[sign](*args)
+        case sign:
+            return compare(args[0], args[1], COMPARISONS[sign])
+
+
+def _function(term: Term, keep: int, values: Mapping[Term, Any], source: Source) -> Array:
+    name, n = term.data
+    function = FUNCTIONS[name]
+    wanted = min(_keep_of_argument(term, keep, source.length), source.length)
+    args = [_last(values[arg], wanted) for arg in term.args]
+    if all(np.ndim(arg) == 0 for arg in args):
+        args[0] = np.broadcast_to(args[0], (wanted, len(source.packed.symbols)))
+    if function.across:
+        return tail(rank_within(args[0], source.ends(wanted)), keep)
+    return tail(function.core(*args) if n is None else function.core(*args, n), keep)
 
 
 class Values(Mapping[str, Floats]):
@@ -156,16 +154,19 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
     """Compute expressions of the rule language over a whole panel, in this process.
 
     Each symbol is computed over its own bars: a halt is no bar. Returns expression -> float64 (bars, symbols), rows =
-    `panel.times`, NaN where there is no bar and during the lookback; a condition is 1.0, 0.0 or NaN where unknown. Prices
-    are taken as they stand in the panel, without adjustment.
+    `panel.times`, NaN where there is no bar and during the lookback; a condition is 1.0, 0.0 or NaN where unknown.
+    Prices are taken as they stand in the panel, without adjustment.
 
     Raises ExpressionError, ParameterError, EngineError.
     """
     wanted = [expressions] if isinstance(expressions, str) else list(expressions)
     terms = {expression: parse_value(expression) for expression in wanted}
+    for expression, term in terms.items():
+        if term.kind == "text":
+            raise ExpressionError(f"{expression!r} is a text; compute gives numbers and conditions", column=1)
     chosen = choose(engine)[0] if isinstance(engine, str) else engine
     source = Source(panel.pack(), adjust=False)
-    results = evaluate({term: source.length for term in terms.values()}, source, chosen)
+    results = evaluate(dict.fromkeys(terms.values(), source.length), source, chosen)
     shape = (source.length, len(panel.symbols))
     unpacked: dict[Term, Floats] = {}
     for term in dict.fromkeys(terms.values()):

@@ -1,22 +1,22 @@
 """The fields that an expression can name, each declared once, and the source they are computed from.
 
-Prices are forward-adjusted (the newest price unchanged); limits, `prev_close` and `pct_change` are of raw prices, as the
-exchange computes them.
+Prices are forward-adjusted (the newest price unchanged); limits, `prev_close` and `pct_change` are of raw prices, as
+the exchange computes them.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from data.adjust import adjusted, ex_gaps, reference_closes, session_starts
+from data.adjust import LISTING_SESSIONS, Basis, basis, first_bar_ends, session_starts
 from data.calendar import local_day
 from data.limits import is_st_name, limit_prices, limit_ratio
-from data.panel import NO_BAR, Floats, Packed
-from data.symbols import board, kind
+from data.panel import NO_BAR, PRICES, Floats, Packed
+from data.symbols import BOARDS, board, kind
 
 Array = npt.NDArray[Any]
 
@@ -29,14 +29,16 @@ class Field:
     kind: Literal["number", "condition", "text"]
     doc: str
     value: Callable[["Source", int], Array]
+    values: tuple[str, ...] = ()
+    """Of a text: what it can be."""
 
 
 class Source:
     """The bars of some symbols, with what is derived from them computed when first asked for.
 
     `names`: symbol -> (short name, day it was seen on), for ST status. `origin`: UTC ns of the first bar end that any
-    symbol of the scan may have. Arrays that come out are (bars, symbols), newest
-    last.
+    symbol of the scan may have. `known`: the basis of prices, where it was computed before. `adjust`: without it prices
+    are taken as they stand. Arrays that come out are (bars, symbols), newest last.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Source:
         packed: Packed,
         *,
         names: Mapping[str, tuple[str, str]] | None = None,
-        adjust: bool = True,
         origin: int | None = None,
+        known: Basis | None = None,
+        adjust: bool = True,
     ) -> None:
         self.packed = packed
         self.origin = origin
         self.names = names or {}
+        self._known = known
         self._adjust = adjust
 
     @property
@@ -58,36 +62,42 @@ class Source:
         return self.packed.length
 
     @cached_property
-    def series(self) -> Mapping[str, Floats]:
-        """Name -> (symbols, length): what indicators run on."""
-        return adjusted(self.packed) if self._adjust else self.packed.fields
+    def basis(self) -> Basis:
+        """Adjusted prices, reference closes and gaps."""
+        return basis(self.packed, self.origin) if self._known is None else self._known
+
+    def series(self, name: str) -> Floats | None:
+        """(symbols, length): a stored field as indicators see it; None where there is none."""
+        if name in PRICES and self._adjust:
+            return self.basis.prices[name]
+        return self.packed.fields.get(name)
 
     @cached_property
-    def references(self) -> Floats:
-        """(symbols, length): the raw previous close of each bar's session."""
-        return reference_closes(self.packed)
+    def gap_age(self) -> Floats:
+        """(symbols,): how many bars ago the newest ex-rights gap was, 0 at the newest bar; infinite where none was."""
+        if self.length == 0:
+            return np.full(len(self.packed.symbols), np.inf)
+        newest_first = self.basis.gaps[:, ::-1]
+        return np.where(newest_first.any(axis=1), newest_first.argmax(axis=1), np.inf)
 
-    @cached_property
-    def gaps(self) -> npt.NDArray[np.bool_] | None:
-        """(symbols, length): bars at which the basis of prices changed unseen; None where there is none."""
-        return ex_gaps(self.packed, self.origin)
-
-    @cached_property
+    @property
     def boards(self) -> Array:
         """(symbols,) names of boards."""
-        return np.array([board(symbol) for symbol in self.packed.symbols], dtype=object)
+        return _facts(self.packed.symbols)[0]
 
-    @cached_property
+    @property
     def kinds(self) -> Array:
         """(symbols,) kinds of symbols."""
-        return np.array([kind(symbol) for symbol in self.packed.symbols], dtype=object)
+        return _facts(self.packed.symbols)[1]
 
     def raw(self, name: str, keep: int) -> Array:
-        """The last bars of a stored field as it was stored."""
+        """The last bars of a stored field as it was stored; NaN where there is none."""
+        if name not in self.packed.fields:
+            return np.full((keep, len(self.packed.symbols)), np.nan)
         return tail(self.packed.fields[name].T, keep)
 
     def ends(self, keep: int) -> Array:
-        """(keep, symbols) UTC ns, NO_BAR where there is none."""
+        """(keep, symbols) UTC ns, NO_BAR where there is none; `keep` at most `length`."""
         return self.packed.bar_ends.T[self.length - keep :]
 
     def days(self, keep: int) -> Array:
@@ -95,63 +105,91 @@ class Source:
         ends = self.ends(keep)
         return local_day(np.where(ends == NO_BAR, 0, ends).ravel()).reshape(ends.shape)
 
+    def references(self, keep: int) -> Array:
+        """(keep, symbols) CNY, raw: the close that each bar's session is measured by."""
+        return tail(self.basis.references.T, keep)
+
     def listed(self, keep: int) -> Array:
         """(keep, symbols): the how-manieth known bar it is, from 1; 0 or less before the first."""
-        return self.packed.lengths - np.arange(keep - 1, -1, -1)[:, None].astype(np.float64)
+        ordinal: Array = self.packed.lengths - np.arange(keep - 1, -1, -1)[:, None].astype(np.float64)
+        return ordinal
 
     def st(self, keep: int) -> Array:
         """(keep, symbols) 1.0, 0.0, or NaN where no name was seen on that day."""
-        seen = np.array([self.names.get(s, ("", "1900-01-01"))[1] for s in self.packed.symbols], dtype="datetime64[D]")
-        status = np.array([float(is_st_name(self.names.get(s, ("", ""))[0])) for s in self.packed.symbols])
+        known = [self.names.get(symbol, ("", "1900-01-01")) for symbol in self.packed.symbols]
+        seen = np.array([day for _, day in known], dtype="datetime64[D]")
+        status = np.array([_is_st(name) for name, _ in known], dtype=np.float64)
         return np.where(self.days(keep) == seen, status, np.nan)
 
     def limits(self, keep: int) -> tuple[Array, Array]:
         """(keep, symbols) raw prices of limit up and limit down; NaN where status, rule or reference is unknown."""
         shape = (keep, len(self.packed.symbols))
-        listed = self.listed(keep) if self.packed.frame == "1d" else self._sessions_listed(keep)
         ratio = limit_ratio(
-            np.broadcast_to(self.boards, shape).ravel(), self.days(keep).ravel(), self.st(keep).ravel(), listed.ravel()
+            np.broadcast_to(self.boards, shape).ravel(),
+            self.days(keep).ravel(),
+            self.st(keep).ravel(),
+            self._sessions_listed(keep).ravel(),
         ).reshape(shape)
-        return limit_prices(tail(self.references.T, keep), ratio)
+        return limit_prices(self.references(keep), ratio)
+
+    def at_limits(self, keep: int) -> tuple[Array, Array]:
+        """(keep, symbols): whether a bar closed at its limit up, and down, as 1.0, 0.0 or NaN where unknown."""
+        up, down = self.limits(keep)
+        close = self.raw("close", keep)
+        return (
+            np.where(np.isnan(up) | np.isnan(close), np.nan, close >= up - 1e-6),
+            np.where(np.isnan(down) | np.isnan(close), np.nan, close <= down + 1e-6),
+        )
 
     def _sessions_listed(self, keep: int) -> Array:
-        """(keep, symbols): the how-manieth known session a bar lies in; a symbol with a stored reference was listed
-        before its first known one, so its first session counts as many."""
-        counted = np.cumsum(session_starts(self.packed), axis=1).T[self.length - keep :].astype(np.float64)
-        stored = self.packed.fields.get("prev_close")
-        return counted if stored is None else np.where(np.isnan(self.raw("prev_close", keep)), counted, 1000.0)
+        """(keep, symbols): the how-manieth known session a bar lies in.
+
+        The exchange's previous close at the scan's very first bars is of a symbol that was listed before them.
+        """
+        if self.packed.frame == "1d":
+            return self.listed(keep)
+        before = ~np.isnan(self.raw("prev_close", keep))
+        if self.origin is not None:
+            before &= first_bar_ends(self.packed) <= self.origin
+        sessions = np.full(before.shape, LISTING_SESSIONS + 1.0)
+        new = np.flatnonzero(~before.all(axis=0))
+        starts = session_starts(self.packed.frame, self.packed.bar_ends[new])
+        counted = np.cumsum(starts, axis=1).T[self.length - keep :]
+        sessions[:, new] = np.where(before[:, new], sessions[:, new], counted)
+        return sessions
+
+
+@lru_cache(maxsize=64)
+def _facts(symbols: tuple[str, ...]) -> tuple[Array, Array]:
+    """Boards and kinds of symbols."""
+    return (
+        np.array([board(symbol) for symbol in symbols], dtype=object),
+        np.array([kind(symbol) for symbol in symbols], dtype=object),
+    )
+
+
+_is_st = lru_cache(maxsize=None)(is_st_name)
 
 
 def tail(values: Array, keep: int) -> Array:
     """The last `keep` rows; padded above with NaN where there are fewer."""
     if len(values) >= keep:
         return values[len(values) - keep :]
-    out = np.full((keep, *values.shape[1:]), np.nan)
+    out = np.full((keep, *values.shape[1:]), np.nan, dtype=np.result_type(values, np.float64))
     out[keep - len(values) :] = values
     return out
 
 
 def _series(name: str) -> Callable[[Source, int], Array]:
     def value(source: Source, keep: int) -> Array:
-        if name not in source.series:
-            return np.full((keep, len(source.packed.symbols)), np.nan)
-        return tail(source.series[name].T, keep)
+        series = source.series(name)
+        return np.full((keep, len(source.packed.symbols)), np.nan) if series is None else tail(series.T, keep)
 
     return value
 
 
 def _pct_change(source: Source, keep: int) -> Array:
-    return 100.0 * (source.raw("close", keep) / tail(source.references.T, keep) - 1.0)
-
-
-def _at_limit(side: int) -> Callable[[Source, int], Array]:
-    def value(source: Source, keep: int) -> Array:
-        limit = source.limits(keep)[side]
-        close = source.raw("close", keep)
-        met = close >= limit - 1e-6 if side == 0 else close <= limit + 1e-6
-        return np.where(np.isnan(limit) | np.isnan(close), np.nan, met)
-
-    return value
+    return np.multiply(100.0, source.raw("close", keep) / source.references(keep) - 1.0)
 
 
 FIELDS: Mapping[str, Field] = {
@@ -167,34 +205,45 @@ FIELDS: Mapping[str, Field] = {
             "prev_close",
             "number",
             "CNY, raw: the exchange's reference of the session, else the close of the session before",
-            lambda source, keep: tail(source.references.T, keep),
+            lambda source, keep: source.references(keep),
         ),
-        Field("pct_change", "number", "percent, close against prev_close, raw", _pct_change),
+        Field("pct_change", "number", "percent, close against prev_close, both raw", _pct_change),
         Field(
             "limit_up",
             "number",
-            "CNY, raw; unknown where ST status, the rule of that date or the reference is",
+            "CNY, raw; unknown where the ST status, that day's rule or prev_close is, and on limit-free days",
             lambda source, keep: source.limits(keep)[0],
         ),
         Field("limit_down", "number", "CNY, raw; unknown as limit_up is", lambda source, keep: source.limits(keep)[1]),
-        Field("at_limit_up", "condition", "the bar closed at its limit up", _at_limit(0)),
-        Field("at_limit_down", "condition", "the bar closed at its limit down", _at_limit(1)),
+        Field(
+            "at_limit_up",
+            "condition",
+            "the bar closed at its limit up; unknown as limit_up is",
+            lambda source, keep: source.at_limits(keep)[0],
+        ),
+        Field(
+            "at_limit_down",
+            "condition",
+            "the bar closed at its limit down; unknown as limit_up is",
+            lambda source, keep: source.at_limits(keep)[1],
+        ),
         Field(
             "bars_listed",
             "number",
-            "how many bars the symbol has had, this one included, as far as the scan's history goes",
+            "how many bars the symbol has had, this one included, as far back as the scan sees",
             lambda source, keep: source.listed(keep),
         ),
         Field(
             "board",
             "text",
-            "main, chinext, star, bse, ...",
+            f"one of {', '.join(BOARDS)}",
             lambda source, keep: np.broadcast_to(source.boards, (keep, len(source.packed.symbols))),
+            values=BOARDS,
         ),
         Field(
             "is_st",
             "condition",
-            "the exchange's special treatment; unknown where no name was seen that day",
+            "under the exchange's special treatment; unknown where no name was seen that day",
             lambda source, keep: source.st(keep),
         ),
     )

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from data.errors import ExpressionError
 
@@ -34,6 +33,13 @@ class Function:
     default_n: int | None = None
     across: bool = False
     """Whether it looks across the market, not along a symbol's bars."""
+
+    @property
+    def usage(self) -> str:
+        """How it is written: `count(cond, n)`."""
+        numbers = iter("xy")
+        words = [{"n": "n", "condition": "cond"}.get(kind) or next(numbers) for kind in self.arguments]
+        return f"{self.name}({', '.join(words)})"
 
 
 def compare(x: Array | float, y: Array | float, operator: Callable[[Any, Any], Array]) -> Array:
@@ -80,38 +86,42 @@ def _cross_under(x: Array | float, y: Array | float) -> Array:
     return both(compare(x, y, np.less), compare(_prev(x), _prev(y), np.greater_equal))
 
 
-def _windows(x: Array, n: int) -> Array | None:
-    """Every window of n bars, (bars - n + 1, symbols, n); None where there are fewer bars."""
-    return sliding_window_view(x, n, axis=0) if n <= len(x) else None
-
-
-def _over_window(x: Array | float, n: int, reduce: Callable[[Array], Array]) -> Array:
+def _over_window(x: Array | float, n: int, combine: Callable[[Array, Array], Array]) -> Array:
+    """`combine` over each window of n bars, in log n steps: it must not mind meeting a bar twice."""
     values = _float(x)
     out = np.full_like(values, np.nan)
-    windows = _windows(values, n)
-    if windows is not None:
-        out[n - 1 :] = reduce(windows)
+    if n <= len(values):
+        width = 1
+        while 2 * width <= n:
+            values = combine(values[width:], values[:-width])
+            width *= 2
+        rest = n - width
+        out[n - 1 :] = combine(values[rest:], values[: len(values) - rest])
     return out
 
 
 def _highest(x: Array, n: int) -> Array:
-    return _over_window(x, n, lambda w: w.max(axis=-1))
+    return _over_window(x, n, np.maximum)
 
 
 def _lowest(x: Array, n: int) -> Array:
-    return _over_window(x, n, lambda w: w.min(axis=-1))
-
-
-def _count(condition: Array, n: int) -> Array:
-    return _over_window(condition, n, lambda w: w.sum(axis=-1))
+    return _over_window(x, n, np.minimum)
 
 
 def _every(condition: Array, n: int) -> Array:
-    def reduce(windows: Array) -> Array:
-        known = np.fmin.reduce(windows, axis=-1)
-        return np.where(known == 0.0, 0.0, windows.sum(axis=-1) / n)
+    return _over_window(condition, n, both)
 
-    return _over_window(condition, n, reduce)
+
+def _count(condition: Array, n: int) -> Array:
+    met = _float(condition)
+    unknown = np.isnan(met)
+    out = np.full_like(met, np.nan)
+    if n <= len(met):
+        total, gaps = (np.cumsum(np.where(unknown, 0.0, met), axis=0), np.cumsum(unknown, axis=0))
+        for sums in (total, gaps):
+            sums[n:] -= sums[:-n].copy()
+        out[n - 1 :] = np.where(gaps[n - 1 :] == 0, total[n - 1 :], np.nan)
+    return out
 
 
 def _bars_since(condition: Array) -> Array:
@@ -159,29 +169,20 @@ def _absolute(x: Array) -> Array:
 FUNCTIONS = {
     function.name: function
     for function in (
-        Function("prev", ("number", "n"), "number", _prev, lambda n: n, "x, n bars ago (1 if n is not given)", 1),
-        Function(
-            "cross_over",
-            ("number", "number"),
-            "condition",
-            _cross_over,
-            lambda n: 1,
-            "x is above y and was not a bar ago",
-        ),
-        Function(
-            "cross_under",
-            ("number", "number"),
-            "condition",
-            _cross_under,
-            lambda n: 1,
-            "x is below y and was not a bar ago",
-        ),
+        Function("prev", ("number", "n"), "number", _prev, lambda n: n, "x, n bars ago; 1 if n is not given", 1),
+        Function("cross_over", ("number",) * 2, "condition", _cross_over, lambda n: 1, "x > y, and x <= y a bar ago"),
+        Function("cross_under", ("number",) * 2, "condition", _cross_under, lambda n: 1, "x < y, and x >= y a bar ago"),
         Function("highest", ("number", "n"), "number", _highest, lambda n: n - 1, "the highest x of n bars"),
         Function("lowest", ("number", "n"), "number", _lowest, lambda n: n - 1, "the lowest x of n bars"),
-        Function("count", ("condition", "n"), "number", _count, lambda n: n - 1, "on how many of n bars it was true"),
-        Function("every", ("condition", "n"), "condition", _every, lambda n: n - 1, "it was true on each of n bars"),
+        Function("count", ("condition", "n"), "number", _count, lambda n: n - 1, "of how many of n bars it held"),
+        Function("every", ("condition", "n"), "condition", _every, lambda n: n - 1, "it held on each of n bars"),
         Function(
-            "bars_since", ("condition",), "number", _bars_since, lambda n: None, "bars since it was last true, 0 now"
+            "bars_since",
+            ("condition",),
+            "number",
+            _bars_since,
+            lambda n: None,
+            "bars since it last held, 0 now",
         ),
         Function(
             "rank",
@@ -189,10 +190,10 @@ FUNCTIONS = {
             "number",
             _rank,
             lambda n: 0,
-            "its place in the market at this bar, a share in (0, 1], 1 the highest",
+            "x's place in the market at this bar, a share in (0, 1]: 1 is the highest, equals share the mean",
             across=True,
         ),
-        Function("abs", ("number",), "number", _absolute, lambda n: 0, "without its sign"),
+        Function("abs", ("number",), "number", _absolute, lambda n: 0, "x without its sign"),
     )
 }
 """Name -> function. Adding one here adds it to YAML rules, to the linter and to the docs."""
@@ -200,22 +201,28 @@ FUNCTIONS = {
 
 def _bars(x: Any, needed: int, name: str) -> None:
     """Refuse an array that is too short to answer, where a silent False would hide the mistake."""
+    if needed < 1:
+        raise ExpressionError(f"{name} n must be an integer of 1 or more")
     if np.ndim(x) > 0 and len(x) < needed:
         raise ExpressionError(
             f"{name} needs {needed} bars; the array has {len(x)}. Ask for more with `bars = {needed}` in the strategy"
         )
 
 
+def _met(condition: Array) -> npt.NDArray[np.bool_]:
+    return np.equal(condition, 1.0)
+
+
 def cross_over(x: Array | float, y: Array | float) -> npt.NDArray[np.bool_]:
     """Where x is above y and was not one bar ago; bool, False where unknown. Arrays (bars, symbols)."""
     _bars(x, 2, "cross_over")
-    return _cross_over(x, y) == 1.0
+    return _met(_cross_over(x, y))
 
 
 def cross_under(x: Array | float, y: Array | float) -> npt.NDArray[np.bool_]:
     """Where x is below y and was not one bar ago; bool, False where unknown. Arrays (bars, symbols)."""
     _bars(x, 2, "cross_under")
-    return _cross_under(x, y) == 1.0
+    return _met(_cross_under(x, y))
 
 
 def prev(x: Array, n: int = 1) -> Array:
@@ -245,7 +252,7 @@ def count(condition: Array, n: int) -> Array:
 def every(condition: Array, n: int) -> npt.NDArray[np.bool_]:
     """Whether the condition was true on each of n bars; False in the first n - 1 rows. Arrays (bars, symbols)."""
     _bars(condition, n, "every")
-    return _every(condition, n) == 1.0
+    return _met(_every(condition, n))
 
 
 def bars_since(condition: Array) -> Array:

@@ -4,12 +4,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from data.panel import FIELDS, NO_BAR, Packed
+from data.adjust import Basis, basis
+from data.calendar import local_day
+from data.panel import FIELDS, NO_BAR, PRICES, Packed
 from data.store import BarStore
 from scanner.engines.base import choose
 from scanner.scan import Plan, ShardAnswer, scan_shard
@@ -43,69 +46,99 @@ class ShardTask:
     @property
     def key(self) -> tuple[object, ...]:
         """What makes two tasks meet the same resident bars."""
-        return self.root, self.frame, self.adjusted, self.symbols, self.origin
+        return self.root, self.frame, self.adjusted, self.symbols
 
 
 class Resident:
-    """The bars of some symbols, right-aligned in matrices with room for more.
+    """The bars of some symbols and the basis of their prices, right-aligned in matrices with room for more.
 
     All newest bars stand in one column; a new bar end moves on by one column, and a symbol that has no bar there is
     shifted along, so that its own newest bar stays in the last column.
     """
 
-    def __init__(self, packed: Packed, upto: int) -> None:
-        self.upto = upto
-        self.symbols = packed.symbols
-        self.frame = packed.frame
-        self._stop = packed.length
-        self._ends = packed.bar_ends
-        self._fields = dict(packed.fields)
-        self._lengths = packed.lengths
+    def __init__(self, packed: Packed, upto: int, origin: int) -> None:
+        self.upto, self.origin = upto, origin
+        self.symbols, self.frame = packed.symbols, packed.frame
         self.times = np.unique(packed.bar_ends[packed.bar_ends != NO_BAR])
+        self._stop = packed.length
+        self._lengths = packed.lengths
+        self._columns = _columns(packed, basis(packed, origin))
 
     def advance(self, table: pa.Table, upto: int) -> None:
-        """Take the bars of one later bar end; other symbols' rows are left alone."""
+        """Take the bars of one later bar end, `upto`; other symbols' rows are left out."""
         new = Packed.from_table(table, self.frame, self.symbols)
-        if new.length > 1:
-            raise ValueError(f"a resident shard advances by one bar end at a time; got {new.length}")
+        if new.length > 1 or (new.bar_ends[new.lengths > 0] != upto).any():
+            raise ValueError(f"a resident shard advances by one bar end, {upto}, at a time")
         self.upto = upto
         if new.length == 0:
             return
-        if self._stop == self._ends.shape[1]:
+        if self._stop == self._columns["bar_end"].shape[1]:
             self._grow()
-        has = new.lengths == 1
         stop = self._stop
-        for matrix, empty in ((self._ends, NO_BAR), *((m, np.nan) for m in self._fields.values())):
-            # The halted ones are few: shifting them keeps everyone's newest bar in the last column.
-            halted = np.flatnonzero(~has)
+        has = new.lengths == 1
+        halted = np.flatnonzero(~has)
+        before = self._columns["bar_end"][:, stop - 1] if stop else np.full(len(has), NO_BAR)
+        opens = local_day(new.bar_ends[:, 0]) != local_day(before)
+        # The halted ones are few: shifting them keeps everyone's newest bar in the last column.
+        for matrix in self._columns.values():
             matrix[halted, 1 : stop + 1] = matrix[halted, :stop]
-            matrix[halted, 0] = empty
-        self._ends[has, stop] = new.bar_ends[has, 0]
-        for name, matrix in self._fields.items():
-            matrix[has, stop] = new.fields[name][has, 0]
+            matrix[halted, 0] = _empty(matrix.dtype)
+        # Within a session a bar stands on the basis of the one before.
+        for name, values in {"bar_end": new.bar_ends, **new.fields}.items():
+            self._columns[name][has, stop] = values[has, 0]
+        for name in PRICES:
+            self._columns[f"adjusted {name}"][has, stop] = new.fields[name][has, 0]
+        self._columns["reference"][has, stop] = new.fields["prev_close"][has, 0]
         self._lengths = self._lengths + has
         self._stop += 1
         self.times = np.append(self.times, upto)
+        self._rebase(np.flatnonzero(has & (opens | np.isnan(new.fields["prev_close"][:, 0]))))
 
     def packed(self) -> Packed:
         """The bars as they stand; views, good until the next `advance`."""
-        longest = int(self._lengths.max(initial=0))
-        first = self._stop - longest
-        fields = {name: matrix[:, first : self._stop] for name, matrix in self._fields.items()}
-        return Packed(self.frame, self.symbols, self._ends[:, first : self._stop], self._lengths, fields)
+        bar_ends, *matrices = (self._columns[name][:, self._first : self._stop] for name in ("bar_end", *FIELDS))
+        fields = dict(zip(FIELDS, matrices, strict=True))
+        return Packed(self.frame, self.symbols, bar_ends, self._lengths, fields)
+
+    def basis(self) -> Basis:
+        """The basis of their prices; views, good until the next `advance`."""
+        views = {name: matrix[:, self._first : self._stop] for name, matrix in self._columns.items()}
+        prices = {name: views[f"adjusted {name}"] for name in PRICES}
+        return Basis(prices, views["reference"], views["gap"])
+
+    @property
+    def _first(self) -> int:
+        return self._stop - int(self._lengths.max(initial=0))
+
+    def _rebase(self, rows: npt.NDArray[np.int64]) -> None:
+        """Compute the basis of some symbols anew."""
+        if len(rows) == 0:
+            return
+        whole = self.packed()
+        fields = {name: matrix[rows] for name, matrix in whole.fields.items()}
+        symbols = tuple(self.symbols[j] for j in rows)
+        some = Packed(self.frame, symbols, whole.bar_ends[rows], whole.lengths[rows], fields)
+        for name, values in _columns(some, basis(some, self.origin)).items():
+            self._columns[name][rows, self._first : self._stop] = values
 
     def _grow(self) -> None:
-        longest = int(self._lengths.max(initial=0))
-        first = self._stop - longest
-        shape = (len(self.symbols), longest + SPARE)
-        for name, matrix in self._fields.items():
-            grown = np.full(shape, np.nan)
-            grown[:, :longest] = matrix[:, first:]
-            self._fields[name] = grown
-        ends = np.full(shape, NO_BAR)
-        ends[:, :longest] = self._ends[:, first:]
-        self._ends = ends
+        first, longest = self._first, self._stop - self._first
+        for name, matrix in self._columns.items():
+            grown = np.full((len(matrix), longest + SPARE), _empty(matrix.dtype))
+            grown[:, :longest] = matrix[:, first : self._stop]
+            self._columns[name] = grown
         self._stop = longest
+
+
+def _columns(packed: Packed, known: Basis) -> dict[str, npt.NDArray[Any]]:
+    """Every matrix of a resident shard by name."""
+    adjusted = {f"adjusted {name}": values for name, values in known.prices.items()}
+    return {"bar_end": packed.bar_ends, **packed.fields, **adjusted, "reference": known.references, "gap": known.gaps}
+
+
+def _empty(dtype: np.dtype[Any]) -> Any:
+    """What stands where there is no bar."""
+    return {"i": NO_BAR, "f": np.nan, "b": False}[dtype.kind]
 
 
 _residents: OrderedDict[tuple[object, ...], Resident] = OrderedDict()
@@ -118,18 +151,7 @@ def run_shard(task: ShardTask) -> ShardAnswer:
     with _lock:
         resident = _residents.get(task.key)
         if resident is None or not _bring_upto(resident, task):
-            store = BarStore(task.root)
-            table = store.table(
-                task.frame,
-                after=task.origin - 1,
-                upto=task.bar_end,
-                symbols=task.symbols,
-                columns=COLUMNS,
-                adjusted=task.adjusted,
-            )
-            resident = Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end)
-            _names[task.root] = store.names()
-            _residents[task.key] = resident
+            resident = _residents[task.key] = _read(task)
             while len(_residents) > MOST:
                 _residents.popitem(last=False)
         _residents.move_to_end(task.key)
@@ -142,17 +164,37 @@ def run_shard(task: ShardTask) -> ShardAnswer:
             origin=task.origin,
             names=_names.get(task.root),
             times=resident.times,
+            known=resident.basis(),
         )
 
 
 def _bring_upto(resident: Resident, task: ShardTask) -> bool:
     """Whether the resident bars are, or could be brought, up to the task's bar end."""
+    if resident.origin != task.origin:
+        return False
     if resident.upto == task.bar_end:
         return True
     if resident.upto != task.previous or task.batch is None:
         return False
-    resident.advance(pa.ipc.open_stream(task.batch).read_all(), task.bar_end)
+    resident.advance(from_ipc(task.batch), task.bar_end)
     return True
+
+
+def _read(task: ShardTask) -> Resident:
+    """The bars as the store has them, and those of the batch, which it may not have yet."""
+    store = BarStore(task.root)
+    table = store.table(
+        task.frame,
+        after=task.origin - 1,
+        upto=task.bar_end,
+        symbols=task.symbols,
+        columns=COLUMNS,
+        adjusted=task.adjusted,
+    )
+    if task.batch is not None:
+        table = pa.concat_tables([table, from_ipc(task.batch).select(COLUMNS)], promote_options="permissive")
+    _names[task.root] = store.names()
+    return Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end, task.origin)
 
 
 def to_ipc(bars: pa.Table | pa.RecordBatch) -> bytes:
@@ -161,6 +203,11 @@ def to_ipc(bars: pa.Table | pa.RecordBatch) -> bytes:
     with pa.ipc.new_stream(sink, bars.schema) as writer:
         writer.write(bars)
     return bytes(sink.getvalue())
+
+
+def from_ipc(stream: bytes) -> pa.Table:
+    """The inverse of `to_ipc`."""
+    return pa.ipc.open_stream(stream).read_all()
 
 
 def split(symbols: Sequence[str], n_shards: int) -> list[tuple[str, ...]]:

@@ -5,7 +5,7 @@ A strategy that does not load is refused with its file, line, column and the rem
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -14,22 +14,71 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import StrategyError
+from data.schema import FRAMES
 from data.signal import ACTIONS, Signal
-from scanner.evaluate import needed
+from data.symbols import BOARDS, KINDS
 from scanner.fields import Source
 from scanner.functions import FUNCTIONS
 from scanner.terms import Term, order
 
 BUILTIN = Path(__file__).parent / "strategies"
+EXCLUDABLE = tuple(dict.fromkeys(("st", *BOARDS, *KINDS)))
+BARS_A_SESSION = {"1m": 240, "5m": 48, "15m": 16, "30m": 8, "60m": 4, "1d": 1}
 Array = npt.NDArray[Any]
+
+
+def check_frames(value: object) -> tuple[str, ...]:
+    """One frame or several -> frames, none meaning any; raises StrategyError, as all the checks do."""
+    return () if value is None else _words("frame", value, FRAMES)
+
+
+def check_action(value: object) -> str:
+    """BUY, SELL or ALERT."""
+    if value not in ACTIONS:
+        raise StrategyError(f"action must be one of {', '.join(ACTIONS)}; got {value!r}")
+    return str(value)
+
+
+def check_confidence(value: object) -> float:
+    """A share in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 <= value <= 1:
+        raise StrategyError(f"confidence must be a number in [0, 1]; got {value!r}")
+    return float(value)
+
+
+def check_cooldown(value: object) -> int:
+    """Bars, 0 or more."""
+    return _whole("cooldown", value, 0)
+
+
+def check_bars(value: object) -> int:
+    """Bars, 1 or more."""
+    return _whole("bars", value, 1)
+
+
+def _whole(what: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise StrategyError(f"{what} must be an integer of {least} or more; got {value!r}")
+    return value
+
+
+def _words(what: str, value: object, known: Collection[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Sequence) or not value:
+        raise StrategyError(f"{what} must be one or a list of {', '.join(known)}; got {value!r}")
+    for word in value:
+        if word not in known:
+            raise StrategyError(f"{what} must be of {', '.join(known)}; got {word!r}")
+    return tuple(dict.fromkeys(value))
 
 
 @dataclass(frozen=True)
 class Universe:
-    """Which symbols a strategy looks at, beyond those that the scan covers.
+    """Which symbols a strategy looks at, beyond those that the scan covers; raises StrategyError for what cannot be.
 
-    `boards`: only these. `exclude`: `st` (where the status is known), a board or a kind. `min_bars_listed`: bars a symbol
-    must have had. `min_amount_cny`: what must have been traded in the session of the scanned bar, up to it.
+    `boards`: only these. `exclude`: `st` (where the status is known), a board or a kind. `min_bars_listed`: bars a
+    symbol must have had. `min_amount_cny`: what must have been traded in the session of the scanned bar, up to it.
     """
 
     boards: tuple[str, ...] = ()
@@ -37,8 +86,17 @@ class Universe:
     min_bars_listed: int = 0
     min_amount_cny: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, known in (("boards", BOARDS), ("exclude", EXCLUDABLE)):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value == () else _words(name, value, known))
+        _whole("min_bars_listed", self.min_bars_listed, 0)
+        amount: object = self.min_amount_cny
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
+            raise StrategyError(f"min_amount_cny must be a number of 0 or more; got {amount!r}")
+
     def mask(self, source: Source) -> npt.NDArray[np.bool_]:
-        """(symbols,): who is in, at the newest bars of `source`."""
+        """(symbols,): who is in, at the newest bars of `source`, which has some."""
         inside = np.ones(len(source.packed.symbols), dtype=bool)
         if self.boards:
             inside &= np.isin(source.boards.astype(str), self.boards)
@@ -56,11 +114,10 @@ class Universe:
 
 def session_amount(source: Source) -> Array:
     """(symbols,) CNY traded in the session of each symbol's newest bar, up to that bar; NaN where unknown."""
-    if source.packed.frame == "1d":
-        return source.raw("amount", 1)[-1]
-    keep = min(source.length, 240)
+    keep = min(source.length, BARS_A_SESSION[source.packed.frame])
     days = source.days(keep)
-    return np.where(days == days[-1], source.raw("amount", keep), 0.0).sum(axis=0)
+    total: Array = np.where(days == days[-1], source.raw("amount", keep), 0.0).sum(axis=0)
+    return total
 
 
 @dataclass(frozen=True)
@@ -82,24 +139,14 @@ class Rule:
     """file:line"""
 
     @property
-    def across(self) -> bool:
-        """Whether it looks across the market, and so is evaluated once for all shards."""
-        return any(term.op == "function" and FUNCTIONS[term.data[0]].across for term in order([self.when]))
-
-    @property
     def shown(self) -> tuple[Term, ...]:
         """The values that a signal shows: every field, indicator output and function that the rule compares."""
         return tuple(dict.fromkeys(_shown(self.when)))
 
-    def terms(self) -> dict[Term, int]:
-        """What must be computed for it -> how many bars of it."""
-        return {self.when: 1} | dict.fromkeys(self.shown, 1)
-
 
 def _shown(term: Term) -> Iterator[Term]:
-    if term.op in ("output", "indicator") or (term.op == "field" and term.kind == "number"):
-        yield term
-    elif term.op == "function" and term.data[0] not in ("cross_over", "cross_under", "every", "count", "abs"):
+    named = term.op in ("field", "indicator", "output", "function") and term.data != ("abs", None)
+    if named and term.kind == "number":
         yield term
     else:
         for arg in term.args:
@@ -112,26 +159,25 @@ MEMORY = 5
 
 def window(terms: Mapping[Term, int]) -> int | None:
     """How many of a symbol's newest bars the values of `terms` depend on; None: all of them."""
-    length = 1 << 30
-    need = needed(terms, length)
-    depth: dict[Term, int] = dict.fromkeys(need, 0)
-    for term in terms:
-        depth[term] = max(depth[term], terms[term])
-    for term in reversed(need):
+    endless = 1 << 30
+    depth = dict.fromkeys(order(terms), 0)
+    for term, keep in terms.items():
+        depth[term] = keep
+    for term in reversed(depth):
         for arg in term.args:
-            depth[arg] = max(depth[arg], depth[term] + _reach(term))
-    deepest = max((depth[term] for term in need), default=1)
-    return None if deepest >= length else deepest
+            depth[arg] = max(depth[arg], depth[term] + _reach(term, endless))
+    deepest = max(depth.values(), default=1)
+    return None if deepest >= endless else deepest
 
 
-def _reach(term: Term) -> int:
+def _reach(term: Term, endless: int) -> int:
     if term.op == "indicator":
         indicator = term.indicator
         lookback = int(indicator.lookback(**term.parameters))
         return MEMORY * (lookback + 1) if indicator.recursive else lookback
     if term.op == "function":
         reach = FUNCTIONS[term.data[0]].reach(term.data[1] or 1)
-        return 1 << 30 if reach is None else reach
+        return endless if reach is None else reach
     return 0
 
 
@@ -187,9 +233,10 @@ class Outputs(Mapping[str, Array]):
 class MarketContext:
     """The whole market at one bar, as a Python strategy sees it.
 
-    `indicators`: the strategy's own names -> float64 (bars, symbols), each symbol's own bars, the newest last; an
-    indicator with several outputs has them as attributes. `price`: (symbols,) CNY, raw close. `current`: (symbols,)
-    whether a symbol has a bar at `bar_end`: only those can fire.
+    `current`: (symbols,) whether a symbol has a bar at `bar_end`: only those can fire. `indicators`: the strategy's own
+    names -> float64 (bars, symbols), each symbol's own bars, the newest last, conditions as 1.0 and 0.0, NaN where
+    unknown and where a symbol is not current; an indicator with several outputs has them as attributes. `price`:
+    (symbols,) CNY, raw close.
     """
 
     frame: str
@@ -203,10 +250,9 @@ class MarketContext:
     def hits(self, mask: Array, *, action: str, confidence: float | Array = 1.0) -> Hits:
         """Symbols whose newest bar fulfils `mask`, (symbols,) or (bars, symbols); NaN is never true."""
         newest = np.asarray(mask)[-1] if np.ndim(mask) == 2 else np.asarray(mask)
-        if newest.shape != (len(self.symbols),):
-            raise StrategyError(
-                f"hits: mask must have shape ({len(self.symbols)},) or (bars, {len(self.symbols)}); got {np.shape(mask)}"
-            )
+        n = len(self.symbols)
+        if newest.shape != (n,):
+            raise StrategyError(f"hits: mask must have shape ({n},) or (bars, {n}); got {np.shape(mask)}")
         met = newest == 1
         places = np.flatnonzero(met & self.current)
         strength = np.broadcast_to(confidence, newest.shape)[places]
@@ -218,11 +264,11 @@ class MarketContext:
         )
 
     def _values(self, place: int) -> dict[str, float]:
-        shown = {}
+        shown: dict[str, float] = {}
         for name, values in self.indicators.items():
             if isinstance(values, Outputs):
                 shown |= {f"{name}.{output}": float(values[output][-1, place]) for output in values}
-            else:
+            elif values.dtype != object:
                 shown[name] = float(values[-1, place])
         return shown
 
@@ -251,7 +297,8 @@ class PythonStrategy(Protocol):
     universe: Universe
     cooldown: int
     bars: int
-    indicators: Mapping[str, str]
+    terms: Mapping[str, Term]
+    """Its own names -> what they stand for."""
     version: str
     place: str
     title: str
@@ -311,19 +358,13 @@ class BaseStrategy(_Python):
             signal = self.evaluate(context)
             if signal is None:
                 continue
+            if not isinstance(signal, Signal):
+                raise StrategyError(f"evaluate must return context.signal(...) or None; got {type(signal).__name__}")
             places.append(at)
             actions.append(signal.action)
             confidences.append(float(signal.confidence))
             values.append(market._values(at))
         return Hits(np.array(places, dtype=np.int64), tuple(actions), tuple(confidences), tuple(values))
-
-
-def check_word(action: object, confidence: object) -> None:
-    """Refuse an action or a confidence that is none, naming it, its value and the bound."""
-    if action not in ACTIONS:
-        raise StrategyError(f"action must be one of {', '.join(ACTIONS)}; got {action!r}")
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
-        raise StrategyError(f"confidence must be a number in [0, 1]; got {confidence!r}")
 
 
 def version_of(content: Any) -> str:

@@ -1,0 +1,206 @@
+"""The answers of all shards -> hits -> signals: what looks across the market is decided here, once."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.panel import NO_BAR, Packed
+from data.signal import Signal
+from scanner.engines.base import Engine
+from scanner.evaluate import evaluate
+from scanner.fields import Source
+from scanner.scan import Hit, Newest, Plan, ShardAnswer, Standing, base_terms, decide, rule_hits
+from scanner.strategy import Hits, MarketContext, Outputs, PythonStrategy, Rule
+from scanner.terms import Term
+
+log = logging.getLogger(__name__)
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What one scan found.
+
+    `n_bars`: distinct bar ends among the scanned bars. `gapped`: what an ex-rights gap kept silent. `failed`: Python
+    strategies that raised -> what they raised.
+    """
+
+    frame: str
+    bar_end: int
+    engine: str
+    n_symbols: int
+    n_current: int
+    n_bars: int
+    n_indicators: int
+    hits: tuple[Hit, ...]
+    gapped: tuple[tuple[str, str], ...]
+    failed: Mapping[str, str]
+    elapsed_s: float = 0.0
+
+
+def merge(
+    plan: Plan,
+    strategies: Sequence[Rule | PythonStrategy],
+    answers: Sequence[ShardAnswer],
+    bar_end: int,
+    engine: Engine,
+    *,
+    names: Mapping[str, str] | None = None,
+) -> ScanResult:
+    """The answers of all shards -> the result, in the order of strategies, then symbols.
+
+    A Python strategy that raises gives no hits and stands in `failed`; the others go on.
+    """
+    hits = [hit for answer in answers for hit in answer.hits]
+    gapped = [pair for answer in answers for pair in answer.gapped]
+    failed: dict[str, str] = {}
+    by_name = {strategy.name: strategy for strategy in strategies}
+    if plan.candidates:
+        market = _Market(plan, answers, bar_end, names or {})
+    for candidate in plan.candidates:
+        strategy = by_name[candidate.name]
+        if isinstance(strategy, Rule):
+            more, silenced = market.decide(candidate.name, market.rule_hits(strategy, engine))
+        else:
+            try:
+                more, silenced = market.decide(candidate.name, strategy.run(market.context(strategy)))
+            except Exception as error:  # a strategy of the user's own must not take the others down
+                log.exception("strategy %s raised at bar %d", candidate.name, bar_end)
+                failed[candidate.name] = f"{type(error).__name__}: {error}"
+                continue
+        hits += more
+        gapped += silenced
+    place = {strategy.name: number for number, strategy in enumerate(strategies)}
+    times = [answer.times for answer in answers if len(answer.times)]
+    return ScanResult(
+        plan.frame,
+        bar_end,
+        engine.name,
+        sum(answer.n_symbols for answer in answers),
+        sum(answer.n_current for answer in answers),
+        len(np.unique(np.concatenate(times))) if times else 0,
+        plan.n_indicators,
+        tuple(sorted(hits, key=lambda hit: (place[hit.strategy], hit.symbol, hit.action))),
+        tuple(sorted(gapped)),
+        failed,
+    )
+
+
+class _Market:
+    """All shards' last bars side by side, in the order of symbols."""
+
+    def __init__(self, plan: Plan, answers: Sequence[ShardAnswer], bar_end: int, names: Mapping[str, str]) -> None:
+        parts = [answer.newest for answer in answers if answer.newest is not None]
+        symbols = [symbol for part in parts for symbol in part.symbols]
+        order = np.argsort(np.array(symbols))
+
+        def joined(arrays: Iterable[Array]) -> Array:
+            joint: Array = np.concatenate(list(arrays), axis=-1)[..., order]
+            return joint
+
+        self.plan, self.bar_end, self.names = plan, bar_end, names
+        self.newest = Newest(
+            tuple(symbols[j] for j in order),
+            joined(part.current for part in parts),
+            joined(part.price for part in parts),
+            joined(part.at_limit for part in parts),
+        )
+        self.standings = {
+            candidate.name: Standing(
+                joined(answer.standings[candidate.name].eligible for answer in answers),
+                joined(answer.standings[candidate.name].gapped for answer in answers),
+                joined(answer.standings[candidate.name].silent_since for answer in answers),
+            )
+            for candidate in plan.candidates
+        }
+        self.values: dict[Term, Any] = {}
+        for number, (term, _) in enumerate(plan.wanted):
+            values = [answer.wanted[number] for answer in answers]
+            if isinstance(values[0], tuple):
+                self.values[term] = tuple(self._of_current(joined(part)) for part in zip(*values, strict=True))
+            else:
+                self.values[term] = self._of_current(joined(values))
+
+    def _of_current(self, values: Array) -> Array:
+        """A halted symbol's newest value is an older bar's: it has no place among those of this one."""
+        return values if values.dtype == object else np.where(self.newest.current, values, np.nan)
+
+    def context(self, strategy: PythonStrategy) -> MarketContext:
+        """The market as a Python strategy sees it."""
+        indicators: dict[str, Any] = {}
+        for name, term in strategy.terms.items():
+            value = self.values[term]
+            if isinstance(value, tuple):
+                outputs = {o: v[-strategy.bars :].copy() for o, v in zip(term.indicator.outputs, value, strict=True)}
+                indicators[name] = Outputs(outputs, term.indicator.aliases)
+            else:
+                indicators[name] = value[-strategy.bars :].copy()
+        newest = self.newest
+        # Copies: what one strategy does to its arrays is no business of the next.
+        price, current = newest.price.copy(), newest.current.copy()
+        return MarketContext(self.plan.frame, self.bar_end, newest.symbols, self.names, indicators, price, current)
+
+    def rule_hits(self, rule: Rule, engine: Engine) -> Hits:
+        """A rule across the market, on the newest bars of those that have one at the scanned bar end."""
+        current = self.newest.current
+        ends = np.where(current, self.bar_end, NO_BAR)[:, None]
+        lengths = np.ones(len(current), dtype=np.int64)
+        source = Source(Packed(self.plan.frame, self.newest.symbols, ends, lengths, {}))
+        terms = [rule.when, *rule.shown]
+        known = {term: self.values[term][-1:] for term in base_terms(terms)}
+        return rule_hits(rule, evaluate(dict.fromkeys(terms, 1), source, engine, known), current)
+
+    def decide(self, name: str, found: Hits) -> tuple[list[Hit], list[tuple[str, str]]]:
+        """As `scanner.scan.decide`."""
+        return decide(name, found, self.standings[name], self.newest)
+
+
+def to_signals(
+    result: ScanResult,
+    strategies: Iterable[Rule | PythonStrategy],
+    last_fired: Mapping[tuple[str, str, str, str], int],
+    *,
+    origin: int,
+    names: Mapping[str, str],
+    received_ns: int = 0,
+    bar_closed_ns: int = 0,
+    scanned_ns: int = 0,
+) -> tuple[list[Signal], int]:
+    """Hits -> signals, and how many a cooldown kept silent.
+
+    `last_fired`: (strategy, symbol, action, frame) -> the newest bar end before this one at which it fired.
+    """
+    version = {strategy.name: strategy.version for strategy in strategies}
+    signals = []
+    silent = 0
+    for hit in result.hits:
+        last = last_fired.get((hit.strategy, hit.symbol, hit.action, result.frame))
+        if last is not None and hit.silent_since <= last < result.bar_end:
+            silent += 1
+            continue
+        signals.append(
+            Signal(
+                strategy=hit.strategy,
+                version=version[hit.strategy],
+                symbol=hit.symbol,
+                frame=result.frame,
+                bar_end=result.bar_end,
+                action=hit.action,
+                confidence=hit.confidence,
+                price=hit.price,
+                engine=result.engine,
+                origin=origin,
+                values=hit.values,
+                name=names.get(hit.symbol),
+                at_limit_up=hit.at_limit_up,
+                at_limit_down=hit.at_limit_down,
+                received_ns=received_ns,
+                bar_closed_ns=bar_closed_ns,
+                scanned_ns=scanned_ns,
+            )
+        )
+    return signals, silent
