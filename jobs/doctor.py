@@ -59,8 +59,9 @@ class Finding:
 Check = Callable[[Settings], Iterable[Finding]]
 
 
-def examine(settings: Settings, *, full: bool = False) -> Iterator[Finding]:
-    """Every check's findings, as they are made. A check that raises is a finding too."""
+def examine(settings: Settings, *, config: Path | None = None, full: bool = False) -> Iterator[Finding]:
+    """Every check's findings, as they are made. A check that raises is a finding too. `config`: the file that was named."""
+    yield _source(config)
     for name, check in (CHECKS | FULL_CHECKS if full else CHECKS).items():
         try:
             for finding in check(settings):
@@ -70,6 +71,13 @@ def examine(settings: Settings, *, full: bool = False) -> Iterator[Finding]:
         except Exception as error:  # one check's fault must not hide what the others find
             log.debug("the check %s raised", name, exc_info=True)
             yield Finding("FAIL", f"{type(error).__name__}: {error}", "run it with -vv for the traceback", name)
+
+
+def _source(config: Path | None) -> Finding:
+    """Where the settings come from; that they are readable has been seen by now."""
+    names = sorted(name for name in os.environ if name.startswith("MYSTOCKS_SCAN__"))
+    given = f"; environment: {', '.join(names)}" if names else ""
+    return Finding("OK", f"{find_file(config) or 'no file, so the defaults'}{given}", check="settings")
 
 
 def check_python(settings: Settings) -> Iterator[Finding]:
@@ -122,14 +130,6 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
     text = f"{gib(free)} free for {settings.store.path}"
     remedy = "make room, or name a folder on another disk with --store DIR"
     yield Finding("OK", text) if free >= LEAST_DISK_BYTES else Finding("WARN", text, remedy)
-
-
-def check_settings(settings: Settings) -> Iterator[Finding]:
-    """Where the settings come from; that they are readable has been seen by now."""
-    file = find_file()
-    names = sorted(name for name in os.environ if name.startswith("MYSTOCKS_SCAN__"))
-    given = f"; environment: {', '.join(names)}" if names else ""
-    yield Finding("OK", f"{file or 'no file, so the defaults'}{given}")
 
 
 def check_strategies(settings: Settings) -> Iterator[Finding]:
@@ -306,7 +306,6 @@ CHECKS: dict[str, Check] = {
     "packages": check_packages,
     "machine": check_machine,
     "disk": check_disk,
-    "settings": check_settings,
     "strategies": check_strategies,
     "store": check_store,
     "engines": check_engines,

@@ -31,7 +31,7 @@ def command(full: bool, store: Path | None, config: Path | None, as_json: bool) 
     findings = []
     # A file or a pipe has no edge.
     console = Console(width=None if on_terminal(sys.stdout) else 1000, highlight=False)
-    for finding in examine(settings, full=full):
+    for finding in examine(settings, config=config, full=full):
         findings.append(finding)
         if not as_json:
             console.print(_lines(finding))

@@ -70,7 +70,7 @@ def test_a_healthy_machine(run: Run, tmp_path: Path) -> None:
     result = run("--json")
     told = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1
-    assert {row["check"] for row in told["checks"]} == set(doctor.CHECKS)
+    assert {row["check"] for row in told["checks"]} == {"settings", *doctor.CHECKS}
     assert [row for row in told["checks"] if row["status"] == "FAIL"] == []
     assert result.exit_code == 0
     ((status, text, _),) = findings(result, "store")
@@ -81,11 +81,19 @@ def test_a_healthy_machine(run: Run, tmp_path: Path) -> None:
 
 def test_the_report_for_people_has_a_line_for_each_and_a_remedy_under_what_needs_one(run: Run) -> None:
     lines = run().stdout.splitlines()
-    assert lines[0].startswith("OK    python      Python 3.")
+    assert lines[1].startswith("OK    python      Python 3.")
     (at,) = [number for number, line in enumerate(lines) if line.startswith("WARN  store")]
     assert "nothing is stored yet" in lines[at]
     assert lines[at + 1].split()[:3] == ["->", "'mystocks-scan", "import"]
     assert "to look at" in lines[-1]
+
+
+def test_where_settings_come_from(run: Run, tmp_path: Path) -> None:
+    ((_, text, _),) = findings(run("--json"), "settings")
+    assert text.startswith("no file, so the defaults; environment: MYSTOCKS_SCAN__SERVE__DASHBOARD_PORT, ")
+    (tmp_path / "mine.yaml").write_text("scan: {workers: 2}")
+    ((_, text, _),) = findings(run("--json", "-c", str(tmp_path / "mine.yaml")), "settings")
+    assert text.startswith(f"{tmp_path / 'mine.yaml'}; ")
 
 
 def test_a_package_outside_its_range_or_missing_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
