@@ -60,7 +60,7 @@ Check = Callable[[Settings], Iterable[Finding]]
 
 
 def examine(settings: Settings, *, config: Path | None = None, full: bool = False) -> Iterator[Finding]:
-    """Every check's findings, as they are made. A check that raises is a finding too. `config`: the file that was named."""
+    """Every check's findings, as they are made; a check that raises is one too. `config`: the settings file named."""
     yield _source(config)
     for name, check in (CHECKS | FULL_CHECKS if full else CHECKS).items():
         try:
