@@ -83,7 +83,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         "MIT",
     )
     assert {"gpu", "test"} <= set(metadata.get_all("Provides-Extra", []))
-    assert metadata.get_payload().startswith("# mystocks-scan")
+    assert str(metadata.get_payload()).startswith("# mystocks-scan")
 
 
 def test_the_console_script_takes_its_own_modules_wherever_it_runs(installed: Path, hostile: Path) -> None:
