@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, in UTF-8."""
+
+    def write(aside: Path) -> None:
+        aside.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
 def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
     """Write `table` to `path` atomically: zstd, with page checksums."""
 
@@ -55,9 +65,19 @@ def write_parquet(path: Path, table: pa.Table, *, row_group_size: int | None = N
     write_atomically(path, write)
 
 
-def sweep(folder: Path) -> int:
-    """Remove what writers killed half-way left in `folder` (not below it); how many files that was."""
-    left = [path for path in folder.glob(f".*{TEMPORARY}") if path.is_file()]
+def sweep(folder: Path, *, older_than_s: float = 3600.0) -> int:
+    """Remove what writers killed half-way left in `folder` (not below it); how many files that was.
+
+    A younger file may be that of a writer still at work.
+    """
+    left = [path for path in folder.glob(f".*{TEMPORARY}") if path.is_file() and _age_s(path) > older_than_s]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

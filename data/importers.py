@@ -22,11 +22,12 @@ import pyarrow as pa
 from data.calendar import TradingCalendar, bar_start, local_day
 from data.checks import Batch, Bounds, Checked, Symbols, batch_of, check
 from data.errors import StoreError
+from data.gaps import list_gaps
 from data.merge import Bars, Verdicts, differing, judge, keys_of, read_stored, sorted_names
 from data.panel import Floats, Times
 from data.reading import Rows, find_files, read_rows
 from data.recognise import VALUES
-from data.refusals import CODE, REASONS, Refusals
+from data.refusals import CODE, REASONS, Refusals, write_listing
 from data.schema import BAR, NAME, TIME
 from data.store import BarStore
 
@@ -55,8 +56,10 @@ class ImportReport:
     """Bars of files that nothing tells the units of: they are taken for shares and CNY."""
     rejects: Path | None
     """The file that lists the refused rows."""
-    ex_gap: int | None = None
-    """Stored sessions that open beyond the price limit; None where they were not counted."""
+    ex_gap: int = 0
+    """Bars of these symbols, stored now or before, at which the basis of prices changed unseen (`data.adjust`)."""
+    gaps: Path | None = None
+    """The file that lists them."""
 
 
 def import_files(
@@ -104,6 +107,7 @@ class _Import:
     unverified: int = 0
     gathered: dict[str, list[Rows]] = field(default_factory=dict)
     n_gathered: int = 0
+    frames: set[str] = field(default_factory=set)
     began: int = field(default_factory=time.time_ns)
 
     def take(self, rows: Rows) -> None:
@@ -118,6 +122,7 @@ class _Import:
     def flush(self) -> None:
         """Check, compare and store what is gathered."""
         gathered, self.gathered, self.n_gathered = self.gathered, {}, 0
+        self.frames |= set(gathered)
         for frame, parts in gathered.items():
             batch = batch_of(parts, self.symbols)
             self.read += len(batch.ids)
@@ -238,6 +243,7 @@ class _Import:
         refused = {reason: n for reason in REASONS if (n := self.refusals.counts[reason])}
         with self._writing():
             rejects = self.refusals.write(self.store.root / "rejects", self.now)
+            n_gaps, gaps = self._list_gaps()
         return ImportReport(
             n_files,
             self.read,
@@ -247,7 +253,17 @@ class _Import:
             len(self.symbols.names),
             self.unverified,
             rejects,
+            n_gaps,
+            gaps,
         )
+
+    def _list_gaps(self) -> tuple[int, Path | None]:
+        """Count and list the gaps of the symbols read; adjusted prices have none by their nature."""
+        if self.adjusted is not None or not self.frames:
+            return 0, None
+        symbols = sorted(self.symbols.names)
+        table = pa.concat_tables([list_gaps(self.store, frame, symbols) for frame in sorted(self.frames)])
+        return table.num_rows, write_listing(table, self.store.root / "gaps", self.now) if table.num_rows else None
 
 
 def names_seen(batch: Batch, checked: Checked, symbols: Symbols) -> pa.Table:

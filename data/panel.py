@@ -133,8 +133,8 @@ class Panel:
     def from_table(cls, table: pa.Table, frame: str = "1d", symbols: Sequence[str] | None = None) -> Self:
         """Bars as rows -> a panel.
 
-        The table has `symbol`, `bar_end` (timestamp; without a zone it is UTC) or `date` (a daily bar of that day), open,
-        high, low, close, volume and, if it likes, amount, prev_close and revision. Of several rows for one
+        The table has `symbol`, `bar_end` (timestamp; without a zone it is UTC) or `date` (a daily bar of that day),
+        open, high, low, close, volume and, if it likes, amount, prev_close and revision. Of several rows for one
         (symbol, bar_end) the one of the highest revision counts, the last of equals. `symbols` fixes the columns;
         without it they are the table's own, sorted.
         """
@@ -238,4 +238,4 @@ def _unique_times(ends: Times) -> tuple[Times, npt.NDArray[np.int64]]:
 
 def _floats(column: pa.ChunkedArray) -> Floats:
     """A numeric column as float64, NaN for null."""
-    return column.cast(pa.float64()).to_numpy().astype(np.float64, copy=False)
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)

@@ -82,19 +82,23 @@ class Refusals:
         """List the rows in a CSV file of `LISTED` in `folder`, named by `now` (UTC ns); None where there are none."""
         if not self._listed:
             return None
-        table = pa.concat_tables(self._listed)
-        folder.mkdir(parents=True, exist_ok=True)
-        sink = pa.BufferOutputStream()
-        pacsv.write_csv(table, sink)
-        data = sink.getvalue().to_pybytes()
-        stamp = datetime.fromtimestamp(now // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
-        path = folder / f"{stamp}-{hashlib.sha256(data).hexdigest()[:8]}.csv"
+        return write_listing(pa.concat_tables(self._listed), folder, now)
 
-        def fill(aside: Path) -> None:
-            aside.write_bytes(data)
 
-        write_atomically(path, fill)
-        return path
+def write_listing(table: pa.Table, folder: Path, now: int) -> Path:
+    """Write a table as a CSV file in `folder`, named by `now` (UTC ns) and its content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sink = pa.BufferOutputStream()
+    pacsv.write_csv(table, sink)
+    data = sink.getvalue().to_pybytes()
+    stamp = datetime.fromtimestamp(now // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
+    path = folder / f"{stamp}-{hashlib.sha256(data).hexdigest()[:8]}.csv"
+
+    def fill(aside: Path) -> None:
+        aside.write_bytes(data)
+
+    write_atomically(path, fill)
+    return path
 
 
 def _dates(local: Times) -> pa.Array:

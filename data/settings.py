@@ -1,7 +1,7 @@
 """Settings: one frozen object, read once. A command's flag > environment > file > default.
 
-Environment: `MYSTOCKS_SCAN__SCAN__ENGINE=talib` sets `scan.engine`. File: `mystocks-scan.yaml` in the working folder, else in
-the user's configuration folder (`~/.config/mystocks-scan/` on Linux), or the one named by `--config`.
+Environment: `MYSTOCKS_SCAN__SCAN__ENGINE=talib` sets `scan.engine`. File: `mystocks-scan.yaml` in the working folder,
+else in the user's configuration folder (`~/.config/mystocks-scan/` on Linux), or the one named by `--config`.
 """
 
 from collections.abc import Mapping

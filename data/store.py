@@ -4,10 +4,11 @@
     STORE/bars/1d/20240102T070000-20240131T070000-4f0c2a9b1d3e.parquet
     STORE/names/...                          the names of symbols by session
 
-A closed interval is one file, a micro-batch; `compact` turns the micro-batches of a month into one. The name says which
-bar ends a file spans, so a reader opens only what it needs; the hash of the content makes appending twice the same file.
-There is no manifest to fall out of step: the files that are there are the truth. A compacted file names in its metadata
-the files it replaces, and readers leave those out, so that a crash between writing it and deleting them costs nothing.
+A closed interval is one file, a micro-batch; `compact` turns the micro-batches of a month into one. The name says
+which bar ends a file spans, so a reader opens only what it needs; the hash of the content makes appending twice the
+same file. There is no manifest to fall out of step: the files that are there are the truth. A compacted file names in
+its metadata the files it replaces, and readers leave those out, so that a crash between writing it and deleting them
+costs nothing.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data.errors import FrameError, StoreError, StoreOriginError
-from data.files import sweep, write_atomically, write_parquet
+from data.files import sweep, write_parquet, write_text
 from data.panel import Panel
 from data.schema import BAR, FRAMES, NAME, TIME
 
@@ -72,24 +73,24 @@ class BarStore:
             self.origin = str(known["origin"])
             if origin is not None and origin != self.origin:
                 raise StoreOriginError(
-                    f"the store {self.root} holds the market {self.origin!r}, not {origin!r}: fiction and a real market never"
-                    " mix. Name another folder with --store DIR"
+                    f"the store {self.root} holds the market {self.origin!r}, not {origin!r}: fiction and a real market"
+                    " never mix. Name another folder with --store DIR"
                 )
         elif origin is None:
             raise StoreOriginError(
-                f"there is no store at {self.root}. Make one with 'mystocks-scan import PATH...' or 'mystocks-scan run', or name"
-                " another folder with --store DIR"
+                f"there is no store at {self.root}. Make one with 'mystocks-scan import PATH...' or 'mystocks-scan run',"
+                " or name another folder with --store DIR"
             )
         else:
             self.origin = origin
             self.root.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"format": FORMAT, "origin": origin})
-            write_atomically(about, lambda aside: aside.write_text(text) and None)
+            write_text(about, json.dumps({"format": FORMAT, "origin": origin}))
 
     def append(self, bars: pa.Table | pa.RecordBatch, frame: str, *, adjusted: str | None = None) -> Path | None:
         """Make `bars` (of `data.schema.BAR`, any order) durable as one file; None where there are none.
 
-        Appending the same bars again leaves one file. Raises OSError where the disk refuses; nothing is half-written then.
+        Appending the same bars again leaves one file. Raises OSError where the disk refuses; nothing is half-written
+        then.
         """
         table = pa.Table.from_batches([bars]) if isinstance(bars, pa.RecordBatch) else bars
         if table.num_rows == 0:
@@ -150,7 +151,8 @@ class BarStore:
     ) -> pa.Table:
         """Stored rows with `after` < bar_end <= `upto` (UTC ns), all revisions, in no promised order.
 
-        `known_by`: leave out what was stored later (UTC ns). `symbols`: only these. Raises StoreError naming a damaged file.
+        `known_by`: leave out what was stored later (UTC ns). `symbols`: only these. Raises StoreError naming a damaged
+        file.
         """
         for _ in range(3):
             files = [
@@ -270,13 +272,12 @@ def _read(
         table = STORED.empty_table()
         return table if columns is None else table.select(list(columns))
     condition = None
-    for bound, keep in (
-        (after, lambda at: ds.field("bar_end") > at),
-        (upto, lambda at: ds.field("bar_end") <= at),
-        (known_by, lambda at: ds.field("known_at") <= at),
+    for part in (
+        None if after is None else ds.field("bar_end") > _time(after),
+        None if upto is None else ds.field("bar_end") <= _time(upto),
+        None if known_by is None else ds.field("known_at") <= _time(known_by),
     ):
-        if bound is not None:
-            part = keep(pa.scalar(bound, pa.int64()).cast(TIME))
+        if part is not None:
             condition = part if condition is None else condition & part
     source = ds.dataset([str(file.path) for file in files], schema=STORED, format=_CHECKED)
     try:
@@ -351,6 +352,10 @@ def _digest(table: pa.Table) -> str:
                 if buffer is not None:
                     digest.update(buffer)
     return digest.hexdigest()[:12]
+
+
+def _time(ns: int) -> pa.Scalar:
+    return pa.scalar(ns, pa.int64()).cast(TIME)
 
 
 def _stamp(ns: int) -> str:

@@ -74,7 +74,7 @@ class MarketScan:
         received_ns: int = 0,
         bar_closed_ns: int = 0,
     ) -> Scanned:
-        """Scan at `bar_end` (UTC ns) what is stored from `origin` on; `batch` and `previous` are those of `ShardTask`."""
+        """Scan at `bar_end` (UTC ns) what is stored from `origin` on; `batch` and `previous` as in `ShardTask`."""
         start = time.perf_counter()
         self._trace += 1
         ipc = None if batch is None else to_ipc(batch)

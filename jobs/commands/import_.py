@@ -88,7 +88,8 @@ def command(
 
 def _facts(report: ImportReport) -> dict[str, Any]:
     """The report as JSON takes it."""
-    return asdict(report) | {"rejects": str(report.rejects) if report.rejects else None}
+    files = {name: None if (path := getattr(report, name)) is None else str(path) for name in ("rejects", "gaps")}
+    return asdict(report) | files
 
 
 def _show(report: ImportReport, elapsed_s: float, store: Path) -> None:
@@ -102,11 +103,13 @@ def _show(report: ImportReport, elapsed_s: float, store: Path) -> None:
         *((f"  {reason}", n) for reason, n in report.refused.items()),
         ("symbols", report.symbols),
     ]
-    if report.ex_gap is not None:
+    if report.ex_gap:
         lines.append(("ex_gap", report.ex_gap))
     notes = [f"store: {store}", f"elapsed: {elapsed_s:.1f} s"]
     if report.rejects:
         notes.append(f"refused rows: {report.rejects}")
+    if report.gaps:
+        notes.append(f"gaps of price basis, silent until they leave a rule's window: {report.gaps}")
     if report.unverified:
         notes.append(f"{report.unverified:,} rows are in files that do not tell their units: taken for shares and CNY")
     if not on_terminal(sys.stdout):
