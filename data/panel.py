@@ -45,7 +45,7 @@ class Packed:
     @property
     def length(self) -> int:
         """Bars of the longest symbol."""
-        return self.bar_ends.shape[1]
+        return int(self.bar_ends.shape[1])
 
     @classmethod
     def from_table(cls, table: pa.Table, frame: str, symbols: Sequence[str]) -> Self:
@@ -219,11 +219,11 @@ def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
 def _ends(table: pa.Table) -> Times:
     """Bar ends in UTC ns."""
     if "bar_end" in table.column_names:
-        return table["bar_end"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
+        return np.asarray(table["bar_end"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(), dtype=np.int64)
     days = table["date"]
     if pa.types.is_string(days.type) or pa.types.is_large_string(days.type):
         days = pc.strptime(pc.replace_substring(days, "-", ""), format="%Y%m%d", unit="s")
-    return days.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy() + _DAILY_CLOSE_NS
+    return np.asarray(days.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(), dtype=np.int64) + _DAILY_CLOSE_NS
 
 
 def _unique_times(ends: Times) -> tuple[Times, npt.NDArray[np.int64]]:

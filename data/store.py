@@ -78,8 +78,8 @@ class BarStore:
                 )
         elif origin is None:
             raise StoreOriginError(
-                f"there is no store at {self.root}. Make one with 'mystocks-scan import PATH...' or 'mystocks-scan run',"
-                " or name another folder with --store DIR"
+                f"there is no store at {self.root}. Make one with 'mystocks-scan import PATH...' or"
+                " 'mystocks-scan run', or name another folder with --store DIR"
             )
         else:
             self.origin = origin

@@ -198,6 +198,7 @@ def test_what_killed_writers_left_is_never_read_and_is_swept(store: BarStore) ->
     assert path is not None
     left = path.with_name(f".{path.name}.0badf00d{TEMPORARY}")
     left.write_bytes(path.read_bytes()[:100])
+    os.utime(left, (0, 0))
     assert contents(store) == [("600519.SH", 0, 1.0, 0)]
     store.compact("1d")
     assert not left.exists()
