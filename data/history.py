@@ -95,7 +95,7 @@ class SignalHistory:
                 return []
             now = self._clock()
             stored = [
-                replace(signal, epoch=self.epoch, seq=seq, published_ns=now)
+                signal.numbered(self.epoch, seq, now)
                 for seq, signal in enumerate(fresh.values(), self._seq + 1)
             ]
             last = stored[-1].seq

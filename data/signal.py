@@ -5,6 +5,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -13,9 +15,10 @@ import pyarrow as pa
 from data.schema import SIGNAL
 
 ACTIONS = ("BUY", "SELL", "ALERT")
+_NAMES = tuple(SIGNAL.names)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signal:
     """One row of the history; the fields are those of `data.schema.SIGNAL`, where their units stand.
 
@@ -45,7 +48,7 @@ class Signal:
     epoch: str = ""
     seq: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """SHA-256 over what makes it the same signal: strategy, version, action, symbol, frame, bar end, developing."""
         key = [self.strategy, self.version, self.action, self.symbol, self.frame, self.bar_end, self.developing]
@@ -53,9 +56,15 @@ class Signal:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it: times that users read as ISO 8601 in UTC, stamps as integers of ns, no NaN."""
-        row = {f.name: getattr(self, f.name) for f in fields(self)}
-        row |= {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin), "values": _json_values(self)}
-        return {name: row[name] for name in SIGNAL.names}
+        known = self.__dict__ | {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin)}
+        known["values"] = _json_values(self)
+        return {name: known[name] for name in _NAMES}
+
+    def numbered(self, epoch: str, seq: int, published_ns: int) -> Self:
+        """The same signal as the history keeps it; its id is not computed again."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, id=self.id, epoch=epoch, seq=seq, published_ns=published_ns)
+        return copy
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
@@ -75,10 +84,9 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@lru_cache(maxsize=1024)
 def iso(ns: int) -> str:
     """UTC ns -> 2025-05-23T07:00:00Z, with a fraction only where there is one."""
-    from datetime import UTC, datetime
-
     seconds, rest = divmod(ns, 10**9)
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{rest:09d}Z".replace(".000000000", "")
@@ -86,13 +94,10 @@ def iso(ns: int) -> str:
 
 def to_table(signals: Iterable[Signal]) -> pa.Table:
     """Signals -> a table of `data.schema.SIGNAL`."""
-    rows = []
-    for signal in signals:
-        row: dict[str, Any] = {f.name: getattr(signal, f.name) for f in fields(signal)}
-        row["id"] = signal.id
-        row["values"] = json.dumps(_json_values(signal), ensure_ascii=False, allow_nan=False)
-        rows.append(row)
-    return pa.Table.from_pylist(rows, schema=SIGNAL)
+    rows = list(signals)
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _NAMES if name != "values"}
+    columns["values"] = [json.dumps(_json_values(row), ensure_ascii=False, allow_nan=False) for row in rows]
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in SIGNAL], schema=SIGNAL)
 
 
 def from_table(table: pa.Table) -> list[Signal]:
