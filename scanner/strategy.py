@@ -127,8 +127,8 @@ class Rule:
     name: str
     when: Term
     action: str
-    confidence: float
     version: str
+    confidence: float = 1.0
     frames: tuple[str, ...] = ()
     """Empty: any frame."""
     universe: Universe = Universe()

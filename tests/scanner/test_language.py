@@ -154,8 +154,8 @@ def test_let_cannot_write_out_more_than_there_may_be() -> None:
 
 WORDS = """
     close RSI(14) MACD.hist cross_over(close,open) 3 1e308 'main' board ( ) [ ] { } , : := . .. lambda lambda: for x in
-    close await yield * ** + - ~ @ // % > <= == = != -> f' f'{close}' b'x' __class__ .__class__ __import__('os') print exec
-    eval('1') globals() # ' " ; ` $ ? ! é 涨 0x 1j ... None True and or not is if else
+    close await yield * ** + - ~ @ // % > <= == = != -> f' f'{close}' b'x' __class__ .__class__ __import__('os') print
+    exec eval('1') globals() # ' " ; ` $ ? ! é 涨 0x 1j ... None True and or not is if else
 """
 BLANKS = [" ", " and ", " or ", " not ", " in ", "\n", "\t", "\\", "\x00", "9" * 30, "(" * 40]
 pieces = st.sampled_from([*WORDS.split(), *BLANKS])
