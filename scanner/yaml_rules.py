@@ -83,6 +83,10 @@ class _At:
         found: dict[str, _At] = {}
         for key, value in self.node.value:
             name = str(key.value)
+            if self.node.flow_style and value.start_mark.index == value.end_mark.index:
+                raise self.on(key).error(
+                    f"{what}: {name!r} has no value: inside {{ }} a text with a comma needs quotes"
+                )
             if known and name not in known:
                 hint = suggestion(name, known) or f"it takes {', '.join(known)}"
                 raise self.on(key).error(f"{what} has no key {name!r}; {hint}")

@@ -214,7 +214,19 @@ RULE = "strategies:\n  - name: r\n    action: BUY\n"
             "r: action must be one of BUY, SELL, ALERT; got 'HOLD'",
         ),
         (
-            "strategies:\n  - {name: r, when: close > open, action: BUY}\n  - {name: r, when: close > open, action: BUY}",
+            "strategies:\n  - {name: r, when: close > SMA(close, 3), action: BUY}",
+            2,
+            40,
+            "a strategy: '3)' has no value: inside {{ }} a text with a comma needs quotes",
+        ),
+        (
+            RULE + "    let: {macd: MACD(12, 26, 9)}\n    when: macd.hist > 0",
+            4,
+            26,
+            "r: let: '26' has no value: inside {{ }} a text with a comma needs quotes",
+        ),
+        (
+            "strategies:\n  - {name: r, when: close > 0, action: BUY}\n  - {name: r, when: close > 0, action: BUY}",
             3,
             None,
             "the name 'r' is taken by {file}:2: rename one",

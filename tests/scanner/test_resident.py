@@ -1,0 +1,236 @@
+"""A shard's resident bars: advanced bar by bar they are those read anew from the store, to the last bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from data.adjust import Basis
+from data.panel import Packed
+from data.simulator import SimulatedMarket
+from data.store import BarStore
+from scanner import resident
+from scanner.resident import Resident, ShardTask, run_shard, split, to_ipc
+from scanner.scan import Plan, ShardAnswer, make_plan
+
+RULES = """
+strategies:
+  - {name: up, when: close > prev(close) and RSI(6) > 60, action: BUY, cooldown: 3}
+  - {name: strong, when: rank(ROC(5)) > 0.9, action: ALERT}
+  - {name: limit, when: at_limit_up or pct_change < -5, action: SELL}
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_resident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test in a process of its own, as it were."""
+    monkeypatch.setattr(resident, "_residents", type(resident._residents)())
+    monkeypatch.setattr(resident, "_names", {})
+
+
+@pytest.fixture
+def plan(strategies: Any) -> Plan:
+    return make_plan("1d", strategies(RULES).values())
+
+
+def ends_of(table: pa.Table) -> list[int]:
+    return sorted(set(table["bar_end"].cast(pa.int64()).to_pylist()))
+
+
+def upto(table: pa.Table, end: int) -> pa.Table:
+    return table.filter(pc.less_equal(table["bar_end"].cast(pa.int64()), end))
+
+
+def at(table: pa.Table, end: int) -> pa.Table:
+    return table.filter(pc.equal(table["bar_end"].cast(pa.int64()), end))
+
+
+def assert_same(first: Resident, second: Resident) -> None:
+    """Bit for bit."""
+    one, two = first.packed(), second.packed()
+    np.testing.assert_array_equal(one.bar_ends, two.bar_ends)
+    np.testing.assert_array_equal(one.lengths, two.lengths)
+    np.testing.assert_array_equal(first.times, second.times)
+    assert one.fields.keys() == two.fields.keys()
+    for name, matrix in one.fields.items():
+        np.testing.assert_array_equal(matrix, two.fields[name], err_msg=name)
+    mine, theirs = first.basis(), second.basis()
+    assert isinstance(mine, Basis)
+    np.testing.assert_array_equal(mine.references, theirs.references)
+    np.testing.assert_array_equal(mine.gaps, theirs.gaps)
+    for name, matrix in mine.prices.items():
+        np.testing.assert_array_equal(matrix, theirs.prices[name], err_msg=f"adjusted {name}")
+
+
+def without_references(table: pa.Table, share: float) -> pa.Table:
+    """Bars of which some lack the exchange's previous close, as imported ones do."""
+    rng = np.random.default_rng(1)
+    unknown = pa.array(rng.random(table.num_rows) < share)
+    place = table.column_names.index("prev_close")
+    return table.set_column(place, table.schema.field(place), pc.if_else(unknown, None, table["prev_close"]))
+
+
+def advanced(table: pa.Table, frame: str, symbols: tuple[str, ...], first: int) -> Iterator[Resident]:
+    """One that starts with the bars up to the `first`th bar end and takes the rest one by one."""
+    ends = ends_of(table)
+    kept = Resident(Packed.from_table(upto(table, ends[first]), frame, symbols), ends[first], ends[0])
+    for end in ends[first + 1 :]:
+        kept.advance(at(table, end), end)
+        yield kept
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_days_advance_as_they_are_read(
+    share: float, simulated: SimulatedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halts of days, listings, dividends and splits, seen or unseen; the room for new bars runs out three times."""
+    monkeypatch.setattr(resident, "SPARE", 7)
+    table = without_references(simulated.bars("1d", *simulated.sessions[100:130]), share)
+    symbols, ends = simulated.symbols, ends_of(table)
+    gaps = 0
+    for kept in advanced(table, "1d", symbols, 8):
+        assert_same(kept, Resident(Packed.from_table(upto(table, kept.upto), "1d", symbols), kept.upto, ends[0]))
+        gaps += int(kept.basis().gaps.sum())
+    assert (gaps > 0) == (share > 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_minutes_advance_as_they_are_read(share: float, simulated: SimulatedMarket) -> None:
+    """From the end of one session over the next one's open, where references change and prices are adjusted anew."""
+    session = 0
+    for session in range(100, 130):
+        day = simulated.day(simulated.sessions[session])
+        before = simulated.day(simulated.sessions[session - 1])
+        if (day.reference != before.close)[before.trading & day.trading].any():
+            break  # a dividend or a split happened overnight
+    table = simulated.bars("1m", *simulated.sessions[session - 1 : session + 1])
+    ends = ends_of(table)
+    window = table.filter(pc.is_in(table["bar_end"].cast(pa.int64()), pa.array(ends[200:275])))
+    window = without_references(window, share)
+    symbols = simulated.symbols
+    ends = ends_of(window)
+    adjusted = False
+    for step, kept in enumerate(advanced(window, "1m", symbols, 30)):
+        if step % 3 == 0 or 8 <= step < 14:
+            assert_same(kept, Resident(Packed.from_table(upto(window, kept.upto), "1m", symbols), kept.upto, ends[0]))
+        packed = kept.packed()
+        adjusted |= not np.array_equal(packed.fields["close"], kept.basis().prices["close"], equal_nan=True)
+    assert adjusted
+
+
+def test_a_bar_end_at_which_nobody_traded(simulated: SimulatedMarket) -> None:
+    table = simulated.bars("1d", *simulated.sessions[:3])
+    ends, symbols = ends_of(table), simulated.symbols
+    kept = Resident(Packed.from_table(table, "1d", symbols), ends[-1], ends[0])
+    before = kept.packed()
+    kept.advance(table.slice(0, 0), ends[-1] + 1)
+    assert kept.upto == ends[-1] + 1
+    np.testing.assert_array_equal(kept.packed().bar_ends, before.bar_ends)
+
+
+def test_only_one_bar_end_at_a_time(simulated: SimulatedMarket) -> None:
+    table = simulated.bars("1d", *simulated.sessions[:5])
+    ends, symbols = ends_of(table), simulated.symbols
+    kept = Resident(Packed.from_table(upto(table, ends[1]), "1d", symbols), ends[1], ends[0])
+    with pytest.raises(ValueError, match="by one bar end"):
+        kept.advance(table, ends[2])
+    with pytest.raises(ValueError, match="by one bar end"):
+        kept.advance(at(table, ends[3]), ends[2])
+
+
+@pytest.fixture
+def store(tmp_path: Path, daily: pa.Table) -> BarStore:
+    made = BarStore(tmp_path / "store", origin="sim")
+    made.append(daily, "1d")
+    return made
+
+
+def answer_of(answer: ShardAnswer) -> dict[str, Any]:
+    """What an answer says, without how long it took."""
+    wanted = [np.nan_to_num(rows, nan=-1e99).tolist() for rows in answer.wanted]
+    return {**vars(answer), "elapsed_s": 0, "times": answer.times.tolist(), "wanted": wanted, "newest": None} | {
+        "standings": {n: [a.tolist() for a in vars(s).values()] for n, s in answer.standings.items()}
+    }
+
+
+def test_a_task_answers_the_same_however_it_came_to_its_bars(
+    store: BarStore, daily: pa.Table, plan: Plan, simulated: SimulatedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advanced, asked twice, asked for an older bar, over a gap in `previous`, for another origin, and read anew."""
+    ends = ends_of(daily)
+    shard = split(simulated.symbols, 2)[0]
+    reads: list[int] = []
+    read = resident._read
+    monkeypatch.setattr(resident, "_read", lambda task: reads.append(task.bar_end) or read(task))
+
+    def task(n: int, previous: int | None, origin: int = 0) -> ShardTask:
+        batch = None if previous is None else to_ipc(at(daily, ends[n]))
+        before = None if previous is None else ends[previous]
+        return ShardTask(str(store.root), "1d", None, shard, ends[origin], ends[n], "talib", plan, before, batch)
+
+    asked = [
+        (task(100, None), True),
+        (task(101, 100), False),
+        (task(101, 100), False),  # the same again: a worker died after it had answered
+        (task(102, 101), False),
+        (task(105, 104), True),  # two bar ends were missed
+        (task(101, 100), True),  # an older one
+        (task(102, 101), False),
+        (task(102, 101, origin=20), True),  # the next session's origin
+        (task(103, 102, origin=20), False),
+        (task(104, None, origin=20), True),
+        (task(104, 103, origin=20), False),
+    ]
+    found = []
+    for one, anew in asked:
+        before = len(reads)
+        found.append(answer_of(run_shard(one)))
+        assert (len(reads) > before) == anew, one.bar_end
+    assert len(resident._residents) == 1, "another origin replaces the bars; it does not pile up"
+    for (one, _), answer in zip(asked, found, strict=True):
+        resident._residents.clear()
+        assert answer_of(run_shard(one)) == answer
+    assert any(answer["hits"] for answer in found)
+
+
+def test_bars_that_the_store_does_not_have_yet_come_with_the_task(
+    tmp_path: Path, daily: pa.Table, plan: Plan, simulated: SimulatedMarket
+) -> None:
+    """The batch is stored while it is scanned: whoever reads anew may come before it is there, or after."""
+    ends = ends_of(daily)
+    store = BarStore(tmp_path / "live", origin="sim")
+    store.append(upto(daily, ends[99]), "1d")
+    batch = at(daily, ends[100])
+    shard = split(simulated.symbols, 2)[1]
+    task = ShardTask(
+        str(store.root), "1d", None, shard, ends[0], ends[100], "talib", plan, ends[99], to_ipc(batch.to_batches()[0])
+    )
+    early = answer_of(run_shard(task))
+    resident._residents.clear()
+    store.append(batch, "1d")
+    assert answer_of(run_shard(task)) == early
+    assert early["n_current"] > 100
+    assert len(early["times"]) == 101
+
+
+def test_a_process_keeps_so_many_shards_and_no_more(
+    store: BarStore, daily: pa.Table, plan: Plan, simulated: SimulatedMarket
+) -> None:
+    ends = ends_of(daily)
+    for shard in split(simulated.symbols, resident.MOST + 3):
+        run_shard(ShardTask(str(store.root), "1d", None, shard, ends[0], ends[30], "talib", plan))
+    assert len(resident._residents) == resident.MOST
+
+
+def test_shards_hold_every_symbol_once_and_are_of_one_size() -> None:
+    symbols = [f"{600000 + i}.SH" for i in range(23)]
+    for n in (1, 2, 7, 23, 40):
+        shards = split(symbols[::-1], n)
+        assert sorted(symbol for shard in shards for symbol in shard) == symbols
+        assert len(shards) == min(n, 23)
+        assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert split([], 3) == []
