@@ -4,11 +4,12 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from data.errors import MystocksScanError, ScanError, UsageError
+from data.errors import MarketDataError, ScanError, UsageError
 from scanner.resident import ShardTask, run_shard
 from scanner.scan import ShardAnswer
 
@@ -98,21 +99,20 @@ class DaskCluster:
                     " --cluster local"
                 ) from error
         self.dashboard: str | None = self._client.dashboard_link
-        self._workers = self._find_workers()
+        self._workers = self._alive()
         self.workers = len(self._workers)
-
-    def _find_workers(self) -> list[str]:
-        found = sorted(self._client.scheduler_info(n_workers=-1)["workers"])
-        if not found:
+        if not self._workers:
             raise UsageError(
                 f"the Dask scheduler {self.name} has no workers. Start some with 'dask worker {self.name}'"
             )
-        return found
+
+    def _alive(self) -> list[str]:
+        return sorted(self._client.scheduler_info(n_workers=-1)["workers"])
 
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         try:
             return self._thread.submit(self._run, tasks, deadline_s).result()
-        except MystocksScanError:
+        except MarketDataError:
             raise  # what a shard says of its data, it would say here too
         except Exception as error:
             if self._closed.is_set():
@@ -122,11 +122,11 @@ class DaskCluster:
             return [run_shard(task) for task in tasks]
 
     def _run(self, tasks: Sequence[ShardTask], deadline_s: float) -> list[ShardAnswer]:
-        from distributed import wait
-
-        alive = set(self._client.scheduler_info(n_workers=-1)["workers"])
-        if not alive.issuperset(self._workers):
-            self._workers = self._find_workers()
+        alive = self._alive()
+        if not set(self._workers) <= set(alive):
+            self._workers = alive
+        if not alive:
+            raise ScanError("the cluster has no workers")
         futures = [
             self._client.submit(
                 run_shard,
@@ -139,12 +139,26 @@ class DaskCluster:
             for number, task in enumerate(tasks)
         ]
         try:
-            wait(futures, timeout=deadline_s)
+            self._wait(futures, deadline_s)
             answers: list[ShardAnswer] = self._client.gather(futures)
         except BaseException:
             self._client.cancel(futures, force=True)
             raise
         return answers
+
+    def _wait(self, futures: Sequence[Any], deadline_s: float) -> None:
+        """Until all are done. Dask never runs again what was bound to workers that are all gone: that raises too."""
+        from distributed import wait
+
+        end = time.monotonic() + deadline_s
+        while True:
+            left = end - time.monotonic()
+            try:
+                wait(futures, timeout=min(max(left, 0.0), 1.0))
+                return
+            except TimeoutError:
+                if left <= 1.0 or not set(self._workers) & set(self._alive()):
+                    raise
 
     def close(self) -> None:
         self._closed.set()
