@@ -1,15 +1,52 @@
 """Where the parts are joined: settings -> strategies, engine, cluster."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+import click
+
+from data.errors import SettingsError
+from data.schema import FRAMES
 from data.settings import Settings
 from data.symbols import KINDS
 from scanner.cluster import Cluster, make_cluster
-from scanner.engines.base import Engine, choose
+from scanner.engines.base import ENGINES, Engine, choose
 from scanner.loading import StrategyRegistry, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SCAN_OPTIONS = (
+    click.option("--frame", type=click.Choice(FRAMES), help="The bars to scan."),
+    click.option(
+        "--strategies",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="A file or folder of strategies; by default the built-in ones. May be repeated.",
+    ),
+    click.option("--universe", multiple=True, metavar="KINDS", help="Kinds of symbols: a_share,cdr by default."),
+    click.option("--history-bars", type=int, metavar="N", help="How many bars indicators see."),
+    click.option("--engine", metavar="NAME", help=f"auto, {', '.join(ENGINES)}."),
+    click.option("--cluster", metavar="NAME", help="local, inline, or tcp://host:8786."),
+    click.option("--workers", type=int, metavar="N", help="Worker processes of a local cluster; 0: one a core."),
+)
+
+
+def scan_options(command: F) -> F:
+    """The options of whatever scans."""
+    for option in reversed(_SCAN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def scan_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `scan_options` as `load_settings` takes them; None where nothing was given."""
+    names = ("frame", "engine", "cluster", "workers", "history_bars")
+    lists = {"strategies": tuple(given["strategies"]) or None, "universe": split_list(given["universe"])}
+    return {name: given[name] for name in names} | lists
 
 
 @dataclass(frozen=True)
@@ -51,8 +88,6 @@ def assemble(settings: Settings) -> Parts:
 
 def check_kinds(kinds: Iterable[str]) -> None:
     """Refuse a kind of symbols that there is not."""
-    from data.errors import SettingsError
-
     for kind in kinds:
         if kind not in KINDS:
             raise SettingsError(f"universe must be of {', '.join(KINDS)}; got {kind!r}")
@@ -61,8 +96,3 @@ def check_kinds(kinds: Iterable[str]) -> None:
 def split_list(values: Iterable[str]) -> tuple[str, ...] | None:
     """`a,b` and repeated options alike -> ("a", "b"); None where nothing was given."""
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip()) or None
-
-
-def paths_of(values: Iterable[Path]) -> tuple[Path, ...] | None:
-    """Paths as settings take them; None where none were given."""
-    return tuple(values) or None

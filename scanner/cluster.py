@@ -1,10 +1,10 @@
 """Where shards are scanned: in this process, or on the workers of a Dask cluster."""
 
 import logging
-import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -68,13 +68,15 @@ class DaskCluster:
 
     def _start(self, address: str | None, workers: int, dashboard_port: int) -> None:
         import dask
+        from dask.system import CPU_COUNT
         from distributed import Client, LocalCluster, WorkerPlugin
 
         dask.config.set({"distributed.comm.timeouts.connect": "10s", "distributed.admin.log-format": "%(message)s"})
         logging.getLogger("distributed").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and said
         if address is None:
             self._cluster = LocalCluster(
-                n_workers=workers or os.cpu_count() or 1,
+                n_workers=workers or CPU_COUNT,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",

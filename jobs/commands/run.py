@@ -8,14 +8,12 @@ import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
 from data.errors import StoreOriginError, UsageError
 from data.history import SignalHistory
-from data.schema import FRAMES
 from data.settings import Settings, load_settings
 from data.simulator import SimulatedMarket
 from data.store import BarStore
@@ -25,7 +23,7 @@ from jobs.scanning import MarketScan, scannable
 from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.show import local_time
 from jobs.simulated import is_simulated, keep_names, make_history, open_simulated
-from jobs.wiring import Parts, assemble, paths_of
+from jobs.wiring import Parts, assemble, scan_flags, scan_options
 from streaming.broadcast import SignalServer
 from streaming.feeds import find_feed
 
@@ -42,21 +40,7 @@ from streaming.feeds import find_feed
     metavar="X",
     help="How many times faster than the clock the simulated market runs; 60 by default, 0: as fast as it goes.",
 )
-@click.option("--frame", type=click.Choice(FRAMES), help="The bars that are made and scanned; 1m by default.")
-@click.option(
-    "--strategies",
-    "paths",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="A file or folder of strategies; by default the built-in ones. May be repeated.",
-)
-@click.option("--engine", metavar="NAME", help="auto, talib.")
-@click.option("--cluster", metavar="NAME", help="local, inline, or tcp://host:8786.")
-@click.option("--workers", type=int, metavar="N", help="Worker processes of a local cluster; 0: one a core.")
-@click.option(
-    "--history-bars", type=int, metavar="N", help="Bars before a session's open that indicators see; 250 by default."
-)
+@scan_options
 @click.option("--host", metavar="ADDRESS", help="Where /ws/signals is served; 127.0.0.1 by default.")
 @click.option("--port", type=int, metavar="N", help="Port of /ws/signals; 8765 by default, 0: any free one.")
 @click.option(
@@ -70,8 +54,7 @@ def command(**given: Any) -> int:
     """Run the live service: feed, bars, scans, signals on a WebSocket.
 
     With nothing configured: the simulated market of 5,000 symbols, sped up so that a one-minute bar closes each
-    second.
-    Ctrl-C drains and ends; the next run goes on from the store.
+    second, and its first scan sees 250 bars of history. Ctrl-C drains and ends; the next run goes on from the store.
     """
     speed = given["speed"]
     if speed is not None and speed < 0:
@@ -79,14 +62,7 @@ def command(**given: Any) -> int:
     settings = load_settings(
         given["config"],
         {
-            "scan": {
-                "frame": given["frame"],
-                "engine": given["engine"],
-                "cluster": given["cluster"],
-                "workers": given["workers"],
-                "strategies": paths_of(given["paths"]),
-                "history_bars": given["history_bars"],
-            },
+            "scan": scan_flags(given),
             "feed": {
                 "name": given["feed"],
                 "symbols": given["symbols"],

@@ -5,7 +5,6 @@ import sys
 import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import click
@@ -32,22 +31,14 @@ from jobs.options import (
 from jobs.scanning import MarketScan, Scanned, origin_of, scannable
 from jobs.show import action_style, local_time, tags
 from jobs.simulated import is_simulated
-from jobs.wiring import Parts, assemble, paths_of, split_list
+from jobs.wiring import Parts, assemble, scan_flags, scan_options
 
 
 @click.command()
 @store_option
 @config_option
-@click.option("--frame", type=click.Choice(FRAMES), help="The bars to scan; by default 1d if the store has it.")
 @click.option("--as-of", metavar="TIME", help="Scan at the newest bar at or before this: 2025-05-23, or with a time.")
-@click.option(
-    "--strategies",
-    "paths",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="A file or folder of strategies; by default the built-in ones. May be repeated.",
-)
+@scan_options
 @click.option(
     "--indicators",
     "extra",
@@ -55,11 +46,6 @@ from jobs.wiring import Parts, assemble, paths_of, split_list
     metavar="all|EXPR",
     help="Compute these besides; `all`: the whole catalogue.",
 )
-@click.option("--engine", metavar="NAME", help="auto, talib.")
-@click.option("--cluster", metavar="NAME", help="local, inline, or tcp://host:8786.")
-@click.option("--workers", type=int, help="Worker processes of a local cluster; 0: one a core.")
-@click.option("--universe", multiple=True, metavar="KINDS", help="Kinds of symbols: a_share,cdr by default.")
-@click.option("--history-bars", type=int, help="How many bars indicators see; by default all that are stored.")
 @click.option("--adjusted", type=click.Choice(ADJUSTMENTS), help="Scan an imported series of adjusted prices.")
 @click.option("--max-age", metavar="AGE", help="Exit 3 if the newest bar is older: 30m, 26h, 3d.")
 @click.option("--fail-on-empty", is_flag=True, help="Exit 3 if nothing fires.")
@@ -70,29 +56,21 @@ from jobs.wiring import Parts, assemble, paths_of, split_list
 def command(**given: Any) -> int:
     """Scan the whole stored market once, at its newest bar.
 
-    The signals go to stdout and, durable, into the store's history, where the same scan done again adds nothing.
+    Without --frame these are the daily bars, if there are any. Indicators see every stored bar unless --history-bars
+    bounds them. The signals go to stdout and, durable, into the store's history, where the same scan done again adds
+    nothing.
     """
     started = time.perf_counter()
     settings = load_settings(
         given["config"],
-        {
-            "scan": {
-                "frame": given["frame"],
-                "engine": given["engine"],
-                "cluster": given["cluster"],
-                "workers": given["workers"],
-                "strategies": paths_of(given["paths"]),
-                "universe": split_list(given["universe"]),
-                "history_bars": given["history_bars"],
-            }
-        },
+        {"scan": scan_flags(given)},
     )
     max_age = None if given["max_age"] is None else parse_age(given["max_age"])
     as_of = None if given["as_of"] is None else parse_time(given["as_of"])
     store = open_store(given["config"], given["store"])
     parts = assemble(settings)
     try:
-        scanned, symbols = _scan(settings, parts, store, given, as_of)
+        scanned = _scan(settings, parts, store, given, as_of)
     finally:
         parts.close()
     elapsed = time.perf_counter() - started
@@ -100,7 +78,7 @@ def command(**given: Any) -> int:
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
     if given["as_json"]:
-        print_json(to_json(scanned, elapsed, symbols))
+        print_json(to_json(scanned, elapsed))
     else:
         show(scanned, parts, elapsed, given["limit"])
     age_s = (time.time_ns() - scanned.result.bar_end) // 10**9
@@ -115,9 +93,7 @@ def command(**given: Any) -> int:
     return 0
 
 
-def _scan(
-    settings: Settings, parts: Parts, store: BarStore, given: dict[str, Any], as_of: int | None
-) -> tuple[Scanned, int]:
+def _scan(settings: Settings, parts: Parts, store: BarStore, given: dict[str, Any], as_of: int | None) -> Scanned:
     adjusted = given["adjusted"]
     frame = settings.scan.frame or default_frame(store, adjusted)
     bar_end = store.last_bar_end(frame, upto=as_of, adjusted=adjusted)
@@ -143,8 +119,8 @@ def _scan(
     console = Console(stderr=True)
     if on_terminal():
         with console.status(f"scanning {len(symbols)} symbols at {local_time(bar_end)} ..."):
-            return scan.scan(bar_end, origin=origin), len(symbols)
-    return scan.scan(bar_end, origin=origin), len(symbols)
+            return scan.scan(bar_end, origin=origin)
+    return scan.scan(bar_end, origin=origin)
 
 
 def expressions(extra: tuple[str, ...]) -> list[str]:
@@ -165,7 +141,7 @@ def default_frame(store: BarStore, adjusted: str | None = None) -> str:
     return "1d" if "1d" in frames else frames[0]
 
 
-def to_json(scanned: Scanned, elapsed: float, symbols: int) -> dict[str, Any]:
+def to_json(scanned: Scanned, elapsed: float) -> dict[str, Any]:
     """What --json prints."""
     result = scanned.result
     return {
