@@ -15,6 +15,7 @@ from scanner.market import ScanResult, merge, to_signals
 from scanner.resident import split
 from scanner.scan import Hit, make_plan, scan_shard
 
+DAY = 86400 * 10**9
 RULES = """
 strategies:
   - {name: strongest, when: rank(ROC(5)) > 0.9 and close > SMA(20), action: BUY, cooldown: 3}
@@ -53,7 +54,6 @@ class High(Strategy):
 
     def evaluate(self, market):
         close = market.indicators["close"]
-        market.indicators["close"][:] = close  # its own to write to
         return market.hits(close[-1] > highest(close, 20)[-2], action="ALERT")
 
 class Old(BaseStrategy):
@@ -126,6 +126,66 @@ strategies:
     assert result.hits[0].values == {"rank(close)": 1.0}
 
 
+def test_a_python_strategy_sees_and_fires_only_who_has_a_bar(strategies: Any, pack: Any, engine: Engine) -> None:
+    """A halted symbol is there, with nothing to compare; whoever writes its own Hits cannot fire it either."""
+    python = """
+import numpy as np
+from scanner import Hits, Strategy, rank
+
+class Top(Strategy):
+    indicators = {"close": "close", "macd": "MACD(2, 3, 2)"}
+
+    def evaluate(self, market):
+        close = market.indicators["close"]
+        assert np.isnan(close[:, ~market.current]).all() and np.isnan(market.indicators["macd"].hist[-1, -1])
+        return market.hits(rank(close[-1]) == 1, action="BUY")
+
+class All(Strategy):
+    indicators = {}
+
+    def evaluate(self, market):
+        n = len(market.symbols)
+        return Hits(np.arange(n), ("SELL",) * n, (0.5,) * n, ({},) * n)
+"""
+    loaded = list(strategies(python, "mine.py").values())
+    whole = pack({f"60000{i}.SH": [10.0 + i] * 9 for i in range(3)})
+    ends = whole.bar_ends.copy()
+    ends[2] -= DAY
+    packed = Packed("1d", whole.symbols, ends, whole.lengths, whole.fields)
+    plan, end = make_plan("1d", loaded), int(ends[0, -1])
+    result = merge(plan, loaded, [scan_shard(plan, packed, end, engine)], end, engine)
+    assert not result.failed
+    assert [(hit.strategy, hit.symbol) for hit in result.hits] == [
+        ("Top", "600001.SH"),
+        ("All", "600000.SH"),
+        ("All", "600001.SH"),
+    ]
+
+
+def test_what_one_strategy_does_to_its_arrays_is_no_business_of_the_next(
+    strategies: Any, daily: pa.Table, engine: Engine
+) -> None:
+    text = "from scanner import Strategy\n" + "".join(
+        f"""
+class {name}(Strategy):
+    indicators = {{"close": "close", "macd": "MACD"}}
+    def evaluate(self, market):
+        hits = market.hits((market.indicators["macd"].macd > -99) & (market.indicators["close"] > 0), action="BUY")
+        for array in (market.indicators["macd"].macd, market.indicators["close"], market.price):
+            array[:] = -99
+        market.current[:] = False
+        return hits
+"""
+        for name in ("First", "Second")
+    )
+    loaded = list(strategies(text, "mine.py").values())
+    result = scan(loaded, daily, tuple(sorted(set(daily["symbol"].to_pylist()))), 2, engine)
+    hits = {name: [hit.symbol for hit in result.hits if hit.strategy == name] for name in ("First", "Second")}
+    assert len(hits["First"]) > 200
+    assert hits["First"] == hits["Second"]
+    assert all(hit.price > 0 for hit in result.hits)
+
+
 def test_a_gap_keeps_a_rank_and_a_python_strategy_silent(strategies: Any, pack: Any, engine: Engine) -> None:
     rule = "strategies: [{name: low, when: rank(ROC(1)) < 0.9, action: BUY}]"
     python = """
@@ -174,9 +234,6 @@ def test_a_python_strategy_that_raises_is_reported_and_the_others_go_on(
     }
     assert {hit.strategy for hit in result.hits} >= {"Good", "strongest"}
     assert sum(hit.strategy == "Good" for hit in result.hits) == result.n_current
-
-
-DAY = 86400 * 10**9
 
 
 def signal_result(bar_end: int, silent_since: int) -> ScanResult:
