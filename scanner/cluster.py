@@ -125,8 +125,8 @@ class DaskCluster:
 
     def _run(self, tasks: Sequence[ShardTask], deadline_s: float) -> list[ShardAnswer]:
         alive = self._alive()
-        if not set(self._workers) <= set(alive):
-            self._workers = alive
+        if alive != self._workers:
+            self._workers = alive  # some went, or came back: their shards are read from the store again
         if not alive:
             raise ScanError("the cluster has no workers")
         futures = [

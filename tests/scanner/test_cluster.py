@@ -150,6 +150,7 @@ def test_a_scan_that_is_late_is_finished_here_and_counted(
 
 
 def test_what_a_shard_says_of_its_data_is_said_here(dask: DaskCluster, tasks: Any, tmp_path: Path) -> None:
+    dask._client.wait_for_workers(2, timeout=60)  # another test may have just killed them
     before = dask.late
     damaged = BarStore(tmp_path / "damaged", origin="sim")
     folder = damaged.root / "bars" / "1d"
