@@ -94,10 +94,7 @@ class SignalHistory:
             if not fresh:
                 return []
             now = self._clock()
-            stored = [
-                signal.numbered(self.epoch, seq, now)
-                for seq, signal in enumerate(fresh.values(), self._seq + 1)
-            ]
+            stored = [signal.numbered(self.epoch, seq, now) for seq, signal in enumerate(fresh.values(), self._seq + 1)]
             last = stored[-1].seq
             before = [(b.epoch, b.last) for file in files for b in file.batches if b.epoch < self.epoch]
             about = {"previous": {self.epoch: max(before)} if before and self._seq == 0 else {}}
