@@ -17,6 +17,8 @@ from data.store import BarStore
 from scanner.engines.base import choose
 from scanner.scan import Plan, ShardAnswer, scan_shard
 
+Names = dict[str, tuple[str, str]]
+"""Symbol -> (short name, day it was seen on)."""
 SPARE = 256
 """Columns that a shard holds ready for new bars."""
 COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
@@ -142,7 +144,8 @@ def _empty(dtype: np.dtype[Any]) -> Any:
 
 
 _residents: OrderedDict[tuple[object, ...], Resident] = OrderedDict()
-_names: dict[str, dict[str, tuple[str, str]]] = {}
+_names: dict[str, tuple[object, Names]] = {}
+"""Store -> the session of the names read last, and those."""
 _lock = threading.Lock()
 
 
@@ -162,7 +165,7 @@ def run_shard(task: ShardTask) -> ShardAnswer:
             task.bar_end,
             engine,
             origin=task.origin,
-            names=_names.get(task.root),
+            names=_names_of(task),
             times=resident.times,
             known=resident.basis(),
         )
@@ -180,6 +183,15 @@ def _bring_upto(resident: Resident, task: ShardTask) -> bool:
     return True
 
 
+def _names_of(task: ShardTask) -> Names:
+    """The names of symbols as of the scanned session, read at its first scan: special treatment changes overnight."""
+    session = local_day(np.array(task.bar_end)).item()
+    known = _names.get(task.root)
+    if known is None or known[0] != session:
+        known = _names[task.root] = session, BarStore(task.root).names(upto=task.bar_end)
+    return known[1]
+
+
 def _read(task: ShardTask) -> Resident:
     """The bars as the store has them, and those of the batch, which it may not have yet."""
     store = BarStore(task.root)
@@ -193,7 +205,6 @@ def _read(task: ShardTask) -> Resident:
     )
     if task.batch is not None:
         table = pa.concat_tables([table, from_ipc(task.batch).select(COLUMNS)], promote_options="permissive")
-    _names[task.root] = store.names()
     return Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end, task.origin)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from data.adjust import Basis
 from data.panel import Packed
+from data.schema import NAME
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from scanner import resident
@@ -215,6 +216,32 @@ def test_bars_that_the_store_does_not_have_yet_come_with_the_task(
     assert answer_of(run_shard(task)) == early
     assert early["n_current"] > 100
     assert len(early["times"]) == 101
+
+
+def test_names_are_those_of_the_scanned_session(
+    store: BarStore, daily: pa.Table, strategies: Any, simulated: SimulatedMarket
+) -> None:
+    """The shard stays from one session to the next; special treatment comes and goes overnight."""
+    ends = ends_of(daily)
+    plan = make_plan("1d", strategies("strategies: [{name: st, when: is_st, action: ALERT}]").values())
+    marked = [simulated.symbols[0], simulated.symbols[5]]
+    for end, name in zip(ends[100:103], ("ST{}", "{}", "*ST{}"), strict=True):
+        day = pa.array([end], pa.int64()).cast(pa.timestamp("ns")).cast(pa.date32())[0]
+        rows = [{"symbol": symbol, "day": day.as_py(), "name": name.format("石化")} for symbol in marked]
+        store.append_names(pa.Table.from_pylist(rows, NAME))
+
+    def task(n: int) -> ShardTask:
+        batch = to_ipc(at(daily, ends[n]))
+        root = str(store.root)
+        return ShardTask(root, "1d", None, simulated.symbols, ends[0], ends[n], "talib", plan, ends[n - 1], batch)
+
+    def fired(n: int) -> list[str]:
+        return [hit.symbol for hit in run_shard(task(n)).hits]
+
+    present = sorted(set(at(daily, ends[100])["symbol"].to_pylist()) & set(marked))
+    assert present
+    assert [fired(n) for n in (100, 101, 102)] == [present, [], present]
+    assert fired(100) == present, "also when one looks back"
 
 
 def test_a_process_keeps_so_many_shards_and_no_more(
