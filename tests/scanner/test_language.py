@@ -139,6 +139,9 @@ def test_names_of_let_stand_for_terms() -> None:
     assert str(parse("macd.hist > fast", names)) == "MACD(12,26,9).hist > EMA(5)"
     with pytest.raises(ExpressionError, match="unknown name 'mcad'; did you mean 'macd'"):
         parse("mcad.hist > 0", names)
+    with pytest.raises(ExpressionError, match="unknown name 'qqq'") as refusal:
+        parse("均线 > 0 and qqq > 1", {"均线": parse("SMA(20)")})
+    assert refusal.value.column == 12, "counted in characters"
     with pytest.raises(ExpressionError, match="macd is a value, not a function"):
         parse("macd(3).hist > 0", names)
 
