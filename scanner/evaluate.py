@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from data.errors import ExpressionError
 from data.panel import Floats, Panel
-from scanner.engines.base import Engine, choose
+from scanner.engines.base import Engine, Series, choose
 from scanner.fields import FIELDS, Source, tail
 from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
 from scanner.language import parse_value
@@ -56,7 +56,7 @@ def evaluate(
     known = known or {}
     need = needed(terms, source.length, known)
     values: dict[Term, Any] = dict(known)
-    inputs: dict[Term, Floats] = {}
+    inputs: dict[Term, Series] = {}
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for term, keep in need.items():
             values[term] = _value(term, keep, values, source, engine, inputs)
@@ -69,18 +69,14 @@ def _last(value: Any, keep: int) -> Any:
     return value if np.ndim(value) == 0 else tail(value, keep)
 
 
-def _by_symbol(value: Any, source: Source) -> Floats:
-    """An indicator's input as engines take it: (symbols, length), each symbol's bars in one piece."""
-    rows = (
-        tail(value, source.length)
-        if np.ndim(value)
-        else np.broadcast_to(value, (source.length, len(source.packed.symbols)))
-    )
-    return np.ascontiguousarray(rows.T)
+def _series(value: Any, source: Source) -> Series:
+    """An indicator's input as engines take it."""
+    shape = (source.length, len(source.packed.symbols))
+    return Series(tail(value, source.length) if np.ndim(value) else np.full(shape, value), source.packed.lengths)
 
 
 def _value(
-    term: Term, keep: int, values: Mapping[Term, Any], source: Source, engine: Engine, inputs: dict[Term, Floats]
+    term: Term, keep: int, values: Mapping[Term, Any], source: Source, engine: Engine, inputs: dict[Term, Series]
 ) -> Any:
     match term.op:
         case "const":
@@ -90,11 +86,10 @@ def _value(
         case "indicator":
             for arg in term.args:
                 if arg not in inputs:
-                    inputs[arg] = _by_symbol(values[arg], source)
+                    inputs[arg] = _series(values[arg], source)
             series = [inputs[arg] for arg in term.args]
-            outputs = engine.run(term.indicator, term.parameters, series, source.packed.lengths, keep=keep)
-            columns = tuple(output.T for output in outputs)
-            return columns if len(columns) > 1 else columns[0]
+            outputs = engine.run(term.indicator, term.parameters, series, keep=keep)
+            return outputs if len(outputs) > 1 else outputs[0]
         case "output":
             (parent,) = term.args
             return tail(values[parent][parent.indicator.outputs.index(term.data)], keep)

@@ -1,7 +1,9 @@
 """What an engine is, and which one runs."""
 
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,10 +15,58 @@ from scanner.indicators.spec import Indicator, suggestion
 
 Counts = npt.NDArray[np.int64]
 
-ENGINES = {"talib": "scanner.engines.talib"}
+_TILE = 64
+
+ENGINES = {"vector": "scanner.engines.vector", "talib": "scanner.engines.talib"}
 """Name -> module, whose `engine` it is; importing the module raises EngineError where the engine cannot run.
 
 `auto` takes the first that can."""
+
+
+class Series:
+    """One input of an indicator for every symbol, in whichever layout an engine takes; made once, used by many.
+
+    `rows`: float64 (bars, symbols), every symbol's own bars in one piece that ends at the last row (`Packed`), not to
+    be changed afterwards; `lengths`: (symbols,) how many bars a symbol has.
+    """
+
+    def __init__(self, rows: Floats, lengths: Counts) -> None:
+        self._rows = rows
+        self.lengths = lengths
+
+    @classmethod
+    def of(cls, matrices: Iterable[Floats], lengths: Counts) -> "list[Series]":
+        """(symbols, bars) matrices, as `Packed` holds them, as series."""
+        return [cls(np.asarray(matrix, dtype=np.float64).T, lengths) for matrix in matrices]
+
+    @property
+    def bars(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def by_bar(self) -> Floats:
+        """C-contiguous (bars, symbols)."""
+        return transposed(self._rows.T)
+
+    @cached_property
+    def by_symbol(self) -> Floats:
+        """C-contiguous (symbols, bars)."""
+        return transposed(self._rows)
+
+    @cached_property
+    def span(self) -> tuple[Counts, Counts]:
+        """(symbols,) first and stop, see `spans`."""
+        return spans([self._rows.T], self.lengths)
+
+
+def transposed(matrix: Floats) -> Floats:
+    """The transpose, C-contiguous; copied in tiles, which caches like better than columns."""
+    if matrix.T.flags.c_contiguous:
+        return matrix.T
+    out = np.empty(matrix.shape[::-1])
+    for i in range(0, len(matrix), _TILE):
+        out[:, i : i + _TILE] = matrix[i : i + _TILE].T
+    return out
 
 
 class Engine(Protocol):
@@ -29,29 +79,27 @@ class Engine(Protocol):
         self,
         indicator: Indicator,
         params: Mapping[str, float],
-        inputs: Sequence[Floats],
-        lengths: Counts,
+        inputs: Sequence[Series],
         *,
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
-        """One (symbols, length) float64 matrix per output, or the last `keep` columns of each.
+        """One (bars, symbols) float64 matrix per output, or the last `keep` rows of each.
 
-        `inputs`: one (symbols, length) float64 matrix for each of the indicator's inputs, every symbol's own bars
-        right-aligned (`Packed`); `lengths`: (symbols,) how many bars a symbol has; `params`: bound by `Indicator.bind`.
-        A symbol's first bar is the first one at which every input is finite; outputs are NaN before it and during the
-        lookback counted from it. Where an input is not finite later on, the symbol's outputs are NaN from that bar on:
-        what recursions and running sums would make of it is a number, and wrong.
+        `inputs`: a series for each of the indicator's inputs; `params`: bound by `Indicator.bind`. A symbol's first bar
+        is the first one at which every input is finite; outputs are NaN before it and during the lookback counted from
+        it. Where an input is not finite later on, the symbol's outputs are NaN from that bar on: what recursions and
+        running sums would make of it is a number, and wrong.
         """
 
 
 def choose(name: str = "auto") -> tuple[Engine, str]:
     """An engine, and why this one; raises EngineError with the remedy for one that is unknown or cannot run here."""
     if name != "auto":
-        return _load(name), "asked for"
+        return load(name), "asked for"
     missing = []
     for candidate in ENGINES:
         try:
-            engine = _load(candidate)
+            engine = load(candidate)
         except EngineError as error:
             missing.append(str(error))
         else:
@@ -59,12 +107,24 @@ def choose(name: str = "auto") -> tuple[Engine, str]:
     raise EngineError(f"no engine runs here: {'; '.join(missing)}")
 
 
-def _load(name: str) -> Engine:
+def load(name: str) -> Engine:
+    """The engine of that name; raises EngineError."""
     if name not in ENGINES:
         known = ("auto", *ENGINES)
         near = suggestion(name, known)
         raise EngineError(f"unknown engine {name!r}; {near + ' One' if near else 'one'} of {', '.join(known)}")
     return cast(Engine, importlib.import_module(ENGINES[name]).engine)
+
+
+def joint_span(indicator: Indicator, inputs: Sequence[Series]) -> tuple[Counts, Counts]:
+    """(symbols,) first and stop of all inputs together; raises ValueError where they are not as many as declared."""
+    if len(inputs) != len(indicator.inputs):
+        wanted = ", ".join(indicator.inputs)
+        raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(inputs)}")
+    first, stop = inputs[0].span
+    if all((series.span[1] == series.bars).all() for series in inputs):
+        return functools.reduce(np.maximum, [series.span[0] for series in inputs]), stop
+    return spans([series.by_symbol for series in inputs], inputs[0].lengths)
 
 
 def spans(inputs: Sequence[Floats], lengths: Counts) -> tuple[Counts, Counts]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from data.errors import EngineError, ParameterError
 from data.panel import Floats
-from scanner.engines.base import Counts, first_true, spans
+from scanner.engines.base import Counts, Series, first_true, joint_span
 from scanner.indicators.spec import Family, Indicator, Param, Reference, Value
 
 try:
@@ -49,21 +49,18 @@ class TalibEngine:
         self,
         indicator: Indicator,
         params: Mapping[str, float],
-        inputs: Sequence[Floats],
-        lengths: Counts,
+        inputs: Sequence[Series],
         *,
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
         """As `Engine.run`; raises ParameterError where TA-Lib refuses parameters that are within bounds one by one."""
-        matrices = [np.ascontiguousarray(matrix, dtype=np.float64) for matrix in inputs]
-        if len(matrices) != len(indicator.inputs):
-            wanted = ", ".join(indicator.inputs)
-            raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(matrices)}")
+        first, stop = joint_span(indicator, inputs)
+        matrices = [series.by_symbol for series in inputs]
+        lengths = inputs[0].lengths
         n_symbols, length = matrices[0].shape
         width = length if keep is None else min(keep, length)
         if matrices[0].size == 0:
-            return tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
-        first, stop = spans(matrices, lengths)
+            return tuple(np.empty((width, n_symbols)) for _ in indicator.outputs)
         outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
         blank = True
         if indicator.reference is not None:
@@ -81,7 +78,7 @@ class TalibEngine:
             outside = _outside(first + indicator.lookback(**params), stop, length, width)
             for output in outputs:
                 np.copyto(output, np.nan, where=outside)
-        return outputs
+        return tuple(output.T for output in outputs)
 
 
 engine = TalibEngine()

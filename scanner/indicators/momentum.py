@@ -1,9 +1,15 @@
 """Momentum: how fast prices move, and where the close stands in its range."""
 
+import math
+
 import numpy as np
 
 from data.panel import Floats
-from scanner.indicators.spec import Indicator, integer
+from scanner.indicators.rows import EPSILON, row, slide_high, slide_low
+from scanner.indicators.spec import Indicator, Kernel, integer
+
+FLAT = 1e-10
+"""A mean deviation below this share of the price is none, but rounding."""
 
 
 def kdj(
@@ -40,6 +46,248 @@ def _extreme(pick: np.ufunc, values: Floats, n: int) -> Floats:
     return out
 
 
+def rsi(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen, value before, sum or mean of gains, of losses."""
+    now, v = row(x, t, j0, j1), row(out, t, j0, j1)
+    seen, before, gains, losses = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        a = now[j]
+        gain = gains[j]
+        loss = losses[j]
+        change = a - before[j]
+        change = change if k >= 1.0 else 0.0
+        up = change if change > 0.0 else 0.0
+        down = -change if change < 0.0 else 0.0
+        gain_sum = gain + up
+        loss_sum = loss + down
+        gain_sum = gain_sum / n if k == n else gain_sum
+        loss_sum = loss_sum / n if k == n else loss_sum
+        gain_mean = (gain * (n - 1.0) + up) / n
+        loss_mean = (loss * (n - 1.0) + down) / n
+        gain = gain_mean if k > n else gain_sum
+        loss = loss_mean if k > n else loss_sum
+        both = gain + loss
+        strength = 100.0 * (gain / both)
+        strength = strength if both >= EPSILON else 0.0
+        v[j] = strength if k >= n else math.nan
+        before[j] = a
+        gains[j] = gain
+        losses[j] = loss
+        seen[j] = k + 1.0
+
+
+def stoch(
+    t: int,
+    j0: int,
+    j1: int,
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    state: Floats,
+    slowk_out: Floats,
+    slowd_out: Floats,
+    n: int,
+    slowk: int,
+    slowd: int,
+) -> None:
+    """State: bars seen; sums of fastk and slowk; the last `slowk` of fastk, `slowd` of slowk; highest and lowest."""
+    top = 3 + slowk + slowd
+    closes, k_out, d_out = row(close, t, j0, j1), row(slowk_out, t, j0, j1), row(slowd_out, t, j0, j1)
+    seen, fast_sum, slow_sum = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
+    fast_now, slow_now = state[3 + t % slowk, j0:j1], state[3 + slowk + t % slowd, j0:j1]
+    fast_old, slow_old = state[3 + (t + 1) % slowk, j0:j1], state[3 + slowk + (t + 1) % slowd, j0:j1]
+    high_rest = state[slide_high(t, j0, j1, high, n, state, top), j0:j1]
+    low_rest = state[slide_low(t, j0, j1, low, n, state, top + 1 + n), j0:j1]
+    high_block, low_block = state[top, j0:j1], state[top + 1 + n, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j] + 1.0
+        highest = high_block[j]
+        lowest = low_block[j]
+        a = high_rest[j]
+        b = low_rest[j]
+        highest = a if a > highest else highest
+        lowest = b if b < lowest else lowest
+        spread = (highest - lowest) / 100.0
+        fast = (closes[j] - lowest) / spread
+        fast = fast if spread != 0.0 else 0.0
+        fast = fast if k >= n else 0.0
+        fast_now[j] = fast
+        s = fast_sum[j] + fast
+        oldest = fast_old[j]
+        slow = s / slowk
+        fast_sum[j] = s - oldest if k >= n + slowk - 1 else s
+        slow = slow if k >= n + slowk - 1 else 0.0
+        slow_now[j] = slow
+        s = slow_sum[j] + slow
+        oldest = slow_old[j]
+        slow_sum[j] = s - oldest if k >= n + slowk + slowd - 2 else s
+        k_out[j] = slow if k >= n + slowk + slowd - 2 else math.nan
+        d_out[j] = s / slowd if k >= n + slowk + slowd - 2 else math.nan
+        seen[j] = k
+
+
+def kdj_kernel(
+    t: int,
+    j0: int,
+    j1: int,
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    state: Floats,
+    k_out: Floats,
+    d_out: Floats,
+    j_out: Floats,
+    n: int,
+    slowk: int,
+    slowd: int,
+) -> None:
+    """State: bars seen, k, d; highest and lowest."""
+    closes, ks, ds, js = row(close, t, j0, j1), row(k_out, t, j0, j1), row(d_out, t, j0, j1), row(j_out, t, j0, j1)
+    seen, k_last, d_last = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
+    high_rest = state[slide_high(t, j0, j1, high, n, state, 3), j0:j1]
+    low_rest = state[slide_low(t, j0, j1, low, n, state, 4 + n), j0:j1]
+    high_block, low_block = state[3, j0:j1], state[4 + n, j0:j1]
+    for j in range(j1 - j0):
+        count = seen[j] + 1.0
+        highest = high_block[j]
+        lowest = low_block[j]
+        a = high_rest[j]
+        b = low_rest[j]
+        highest = a if a > highest else highest
+        lowest = b if b < lowest else lowest
+        spread = highest - lowest
+        rsv = 100.0 * (closes[j] - lowest) / spread
+        rsv = rsv if spread != 0.0 else 50.0
+        k = (rsv + (slowk - 1) * k_last[j]) / slowk
+        k = k if count > n else rsv
+        d = (k + (slowd - 1) * d_last[j]) / slowd
+        d = d if count > n else k
+        ks[j] = k if count >= n else math.nan
+        ds[j] = d if count >= n else math.nan
+        js[j] = 3.0 * k - 2.0 * d if count >= n else math.nan
+        k_last[j] = k
+        d_last[j] = d
+        seen[j] = count
+
+
+def cci(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen, sum and deviations of the last n typical prices, and these."""
+    highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
+    seen, mean, spread, now = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3 + t % n, j0:j1]
+    for j in range(j1 - j0):
+        now[j] = (highs[j] + lows[j] + closes[j]) / 3.0
+        mean[j] = 0.0
+        spread[j] = 0.0
+    for lag in range(n):
+        price = state[3 + lag, j0:j1]
+        for j in range(j1 - j0):
+            mean[j] = mean[j] + price[j]
+    for j in range(j1 - j0):
+        mean[j] = mean[j] / n
+    for lag in range(n):
+        price = state[3 + lag, j0:j1]
+        for j in range(j1 - j0):
+            spread[j] = spread[j] + abs(price[j] - mean[j])
+    for j in range(j1 - j0):
+        k = seen[j] + 1.0
+        a = now[j]
+        over = a - mean[j]
+        deviation = spread[j] / n
+        index = over / (0.015 * deviation)
+        index = index if deviation > FLAT * abs(a) else 0.0
+        v[j] = index if k >= n else math.nan
+        seen[j] = k
+
+
+def mfi(
+    t: int,
+    j0: int,
+    j1: int,
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    volume: Floats,
+    state: Floats,
+    out: Floats,
+    n: int,
+) -> None:
+    """State: bars seen, typical price before, sums of flows up and down, and the last n flows with their sign."""
+    highs, lows, closes = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1)
+    volumes, v, flow = row(volume, t, j0, j1), row(out, t, j0, j1), state[4 + t % n, j0:j1]
+    seen, before, ups, downs = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        old = flow[j]
+        a = (highs[j] + lows[j] + closes[j]) / 3.0
+        b = before[j]
+        money = a * volumes[j]
+        money = money if a > b else -money
+        money = money if a != b else 0.0
+        money = money if k >= 1.0 else 0.0
+        up = ups[j]
+        down = downs[j]
+        up_less = up - (old if old > 0.0 else 0.0)
+        down_less = down + (old if old < 0.0 else 0.0)
+        up = up_less if k > n else up
+        down = down_less if k > n else down
+        up = up + (money if money > 0.0 else 0.0)
+        down = down - (money if money < 0.0 else 0.0)
+        both = up + down
+        share = 100.0 * (up / both)
+        share = share if both >= 1.0 else 0.0
+        v[j] = share if k >= n else math.nan
+        flow[j] = money
+        before[j] = a
+        ups[j] = up
+        downs[j] = down
+        seen[j] = k + 1.0
+
+
+def willr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen; highest and lowest."""
+    closes, v, seen = row(close, t, j0, j1), row(out, t, j0, j1), state[0, j0:j1]
+    high_rest = state[slide_high(t, j0, j1, high, n, state, 1), j0:j1]
+    low_rest = state[slide_low(t, j0, j1, low, n, state, 2 + n), j0:j1]
+    high_block, low_block = state[1, j0:j1], state[2 + n, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j] + 1.0
+        highest = high_block[j]
+        lowest = low_block[j]
+        a = high_rest[j]
+        b = low_rest[j]
+        highest = a if a > highest else highest
+        lowest = b if b < lowest else lowest
+        spread = (highest - lowest) / -100.0
+        place = (highest - closes[j]) / spread
+        place = place if spread != 0.0 else 0.0
+        v[j] = place if k >= n else math.nan
+        seen[j] = k
+
+
+def roc(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen."""
+    now, old, v, seen = row(x, t, j0, j1), row(x, t - n, j0, j1), row(out, t, j0, j1), state[0, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        a = now[j]
+        b = old[j]
+        change = (a / b - 1.0) * 100.0
+        change = change if b != 0.0 else 0.0
+        v[j] = change if k >= n else math.nan
+        seen[j] = k + 1.0
+
+
+def mom(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen."""
+    now, old, v, seen = row(x, t, j0, j1), row(x, t - n, j0, j1), row(out, t, j0, j1), state[0, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        change = now[j] - old[j]
+        v[j] = change if k >= n else math.nan
+        seen[j] = k + 1.0
+
+
 INDICATORS = (
     Indicator(
         name="RSI",
@@ -51,6 +299,7 @@ INDICATORS = (
         inputs=("close",),
         params=(integer("timeperiod", 14),),
         outputs=("rsi",),
+        kernel=Kernel(rsi, 4),
         lookback=lambda timeperiod: timeperiod,
         talib="RSI",
         recursive=True,
@@ -69,6 +318,9 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("fastk_period", 9, lo=1), integer("slowk_period", 3, lo=1), integer("slowd_period", 3, lo=1)),
         outputs=("slowk", "slowd"),
+        kernel=Kernel(
+            stoch, lambda fastk_period, slowk_period, slowd_period: 5 + slowk_period + slowd_period + 2 * fastk_period
+        ),
         lookback=lambda fastk_period, slowk_period, slowd_period: fastk_period + slowk_period + slowd_period - 3,
         talib="STOCH",
         fixed={"slowk_matype": 0, "slowd_matype": 0},
@@ -87,6 +339,7 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("fastk", 9, lo=1), integer("slowk", 3, lo=1), integer("slowd", 3, lo=1)),
         outputs=("k", "d", "j"),
+        kernel=Kernel(kdj_kernel, lambda fastk, slowk, slowd: 5 + 2 * fastk),
         lookback=lambda fastk, slowk, slowd: fastk - 1,
         dialect="tdx",
         reference=kdj,
@@ -107,6 +360,7 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("timeperiod", 14),),
         outputs=("cci",),
+        kernel=Kernel(cci, lambda timeperiod: 3 + timeperiod, rtol=1e-10, flat=lambda high, low, close: (0.0,)),
         lookback=lambda timeperiod: timeperiod - 1,
         talib="CCI",
         doc=(
@@ -124,6 +378,7 @@ INDICATORS = (
         inputs=("high", "low", "close", "volume"),
         params=(integer("timeperiod", 14),),
         outputs=("mfi",),
+        kernel=Kernel(mfi, lambda timeperiod: 4 + timeperiod),
         lookback=lambda timeperiod: timeperiod,
         talib="MFI",
         doc=(
@@ -141,6 +396,7 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("timeperiod", 14),),
         outputs=("willr",),
+        kernel=Kernel(willr, lambda timeperiod: 3 + 2 * timeperiod),
         lookback=lambda timeperiod: timeperiod - 1,
         talib="WILLR",
         doc="-100 * (highest high - close) / (highest high - lowest low) over n bars, in [-100, 0] (Williams 1973).",
@@ -155,6 +411,7 @@ INDICATORS = (
         inputs=("close",),
         params=(integer("timeperiod", 10, lo=1),),
         outputs=("roc",),
+        kernel=Kernel(roc, 1),
         lookback=lambda timeperiod: timeperiod,
         talib="ROC",
         doc="100 * (x / x n bars ago - 1), in percent.",
@@ -169,6 +426,7 @@ INDICATORS = (
         inputs=("close",),
         params=(integer("timeperiod", 10, lo=1),),
         outputs=("mom",),
+        kernel=Kernel(mom, 1),
         lookback=lambda timeperiod: timeperiod,
         talib="MOM",
         doc="x - x n bars ago, in the units of x.",

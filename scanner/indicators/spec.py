@@ -21,6 +21,27 @@ Reference = Callable[..., tuple[Floats, ...]]
 one (symbols, length) matrix per output."""
 
 
+Advance = Callable[..., None]
+"""A row kernel: (t, j0, j1, inputs, state, outputs, parameters), see `scanner.indicators.rows`."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An indicator's row kernel, with what it needs and how near to TA-Lib it comes."""
+
+    advance: Advance
+    state: int | Callable[..., int] = 0
+    """Rows of state; a function of the parameters where it depends on them."""
+    rtol: float = 0.0
+    """How far its values may lie from TA-Lib's, as a share of the largest of the output; 0: they are the same bits."""
+    flat: Callable[..., tuple[float, ...]] | None = None
+    """Outputs where no input changed during the lookback, from the inputs of that bar, if TA-Lib's are rounding noise."""
+
+    def rows(self, params: Mapping[str, Value]) -> int:
+        """How many rows of state it needs."""
+        return self.state if isinstance(self.state, int) else self.state(**params)
+
+
 @dataclass(frozen=True)
 class Param:
     """One parameter: its type, its default, and bounds that both belong to it."""
@@ -79,6 +100,8 @@ class Indicator:
     talib: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
     reference: Reference | None = None
+    kernel: Kernel | None = None
+    """Without one the engines that run kernels leave the indicator to the engine `talib`."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of outputs -> the output."""
     recursive: bool = False

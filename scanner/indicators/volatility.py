@@ -1,6 +1,56 @@
 """Volatility: how far a bar reaches."""
 
-from scanner.indicators.spec import Indicator, integer
+import math
+
+from data.panel import Floats
+from scanner.indicators.rows import EPSILON, row, true_range
+from scanner.indicators.spec import Indicator, Kernel, integer
+
+def atr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen, close before, sum or mean of true ranges."""
+    highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
+    seen, before, average = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        a = average[j]
+        c = closes[j]
+        reach = true_range(highs[j], lows[j], before[j])
+        total = a + reach
+        total = total / n if k == n else total
+        total = total if k >= 1.0 else 0.0
+        wilder = (a * (n - 1.0) + reach) / n
+        a = wilder if k > n else total
+        v[j] = a if k >= n else math.nan
+        average[j] = a
+        before[j] = c
+        seen[j] = k + 1.0
+
+
+def natr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: as of `atr`."""
+    atr(t, j0, j1, high, low, close, state, out, n)
+    closes, v = row(close, t, j0, j1), row(out, t, j0, j1)
+    for j in range(j1 - j0):
+        c = closes[j]
+        a = v[j]
+        share = a / c * 100.0
+        share = share if abs(c) >= EPSILON else 0.0
+        share = share if n > 1 else a  # as TA-Lib has it
+        v[j] = share if a == a else math.nan
+
+
+def trange(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats) -> None:
+    """State: bars seen, close before."""
+    highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
+    seen, before = state[0, j0:j1], state[1, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        c = closes[j]
+        reach = true_range(highs[j], lows[j], before[j])
+        v[j] = reach if k >= 1.0 else math.nan
+        before[j] = c
+        seen[j] = k + 1.0
+
 
 INDICATORS = (
     Indicator(
@@ -12,6 +62,7 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("timeperiod", 14, lo=1),),
         outputs=("atr",),
+        kernel=Kernel(atr, 3),
         lookback=lambda timeperiod: timeperiod,
         talib="ATR",
         recursive=True,
@@ -26,6 +77,7 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("timeperiod", 14, lo=1),),
         outputs=("natr",),
+        kernel=Kernel(natr, 3),
         lookback=lambda timeperiod: timeperiod,
         talib="NATR",
         recursive=True,
@@ -39,6 +91,7 @@ INDICATORS = (
         pane="oscillator",
         inputs=("high", "low", "close"),
         outputs=("trange",),
+        kernel=Kernel(trange, 2),
         lookback=lambda: 1,
         talib="TRANGE",
         doc="max(high, close') - min(low, close'), close' being the bar before's; CNY (Wilder 1978).",

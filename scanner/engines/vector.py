@@ -1,0 +1,85 @@
+"""The engine `vector`: every symbol at once, bar by bar, by row kernels compiled for this CPU."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+
+from data.panel import Floats
+from scanner.engines.base import Engine, Series, joint_span, load
+from scanner.engines.compiling import BLOCK, compiled
+from scanner.indicators.spec import Indicator
+
+LARGE = 1 << 17
+"""Bars times symbols from which on more than one thread pays."""
+
+
+class VectorEngine:
+    """Row kernels over blocks of symbols, on `threads` threads at most (0: one for each core).
+
+    In a task of a Dask worker it is one thread, since the workers share the cores.
+    """
+
+    name = "vector"
+
+    def __init__(self, threads: int = 0) -> None:
+        self.threads = threads or os.cpu_count() or 1
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="vector")
+
+    @cached_property
+    def _talib(self) -> Engine:
+        return load("talib")
+
+    def run(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        inputs: Sequence[Series],
+        *,
+        keep: int | None = None,
+    ) -> tuple[Floats, ...]:
+        """As `Engine.run`; what has no kernel is computed by the engine `talib`."""
+        if indicator.kernel is None:
+            return self._talib.run(indicator, params, inputs, keep=keep)
+        first, stop = joint_span(indicator, inputs)
+        matrices = [series.by_bar for series in inputs]
+        bars, n_symbols = matrices[0].shape
+        width = bars if keep is None else min(keep, bars)
+        outputs = [np.empty((width, n_symbols)) for _ in indicator.outputs]
+        if width == 0 or n_symbols == 0:
+            return tuple(outputs)
+        state = np.zeros((indicator.kernel.rows(params), n_symbols))
+        drive = compiled(indicator)
+        arguments = (first, stop, *matrices, state, *outputs, *params.values())
+        threads = 1 if matrices[0].size < LARGE or _in_dask_task() else self.threads
+        blocks = -(-n_symbols // BLOCK)
+        edges = [min(n_symbols, BLOCK * (blocks * k // threads)) for k in range(threads + 1)]
+        if threads == 1:
+            drive(0, n_symbols, *arguments)
+        else:
+            parts = zip(edges, edges[1:], strict=False)
+            for part in [self._pool.submit(drive, a, b, *arguments) for a, b in parts]:
+                part.result()
+        # The outputs are rings, whose oldest row need not be the first.
+        oldest = bars % width
+        return tuple(np.roll(output, -oldest, axis=0) if oldest else output for output in outputs)
+
+
+def _in_dask_task() -> bool:
+    module = sys.modules.get("distributed.worker")
+    if module is None:
+        return False
+    try:
+        module.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+engine = VectorEngine()
