@@ -69,7 +69,7 @@ def rsi(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int)
         loss = loss_mean if k > n else loss_sum
         both = gain + loss
         strength = 100.0 * (gain / both)
-        strength = strength if both >= EPSILON else 0.0
+        strength = strength if both > 0.0 else 0.0
         v[j] = strength if k >= n else math.nan
         before[j] = a
         gains[j] = gain
@@ -212,35 +212,42 @@ def mfi(
     out: Floats,
     n: int,
 ) -> None:
-    """State: bars seen, typical price before, sums of flows up and down, and the last n flows with their sign."""
+    """State: bars seen, typical price before, sums of flows up and down, bars without a flow, the last n signed flows."""
     highs, lows, closes = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1)
-    volumes, v, flow = row(volume, t, j0, j1), row(out, t, j0, j1), state[4 + t % n, j0:j1]
-    seen, before, ups, downs = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
+    volumes, v, flow = row(volume, t, j0, j1), row(out, t, j0, j1), state[5 + t % n, j0:j1]
+    seen, before, ups, downs, idle = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1], state[4, j0:j1]
     for j in range(j1 - j0):
         k = seen[j]
         old = flow[j]
         a = (highs[j] + lows[j] + closes[j]) / 3.0
         b = before[j]
+        change = a - b
         money = a * volumes[j]
-        money = money if a > b else -money
-        money = money if a != b else 0.0
+        money = -money if change < 0.0 else money
+        money = money if abs(change) > EPSILON * (abs(a) + abs(b)) else 0.0
         money = money if k >= 1.0 else 0.0
-        up = ups[j]
-        down = downs[j]
-        up_less = up - (old if old > 0.0 else 0.0)
-        down_less = down + (old if old < 0.0 else 0.0)
-        up = up_less if k > n else up
-        down = down_less if k > n else down
+        old = old if k > n else 0.0
+        up = ups[j] - (old if old > 0.0 else 0.0)
+        down = downs[j] + (old if old < 0.0 else 0.0)
         up = up + (money if money > 0.0 else 0.0)
         down = down - (money if money < 0.0 else 0.0)
+        still = idle[j] + 1.0
+        still = still if money == 0.0 else 0.0
+        still = still if k >= 1.0 else 0.0
+        # Running sums of nothing hold what rounding left in them.
+        up = up if still < n else 0.0
+        down = down if still < n else 0.0
         both = up + down
-        share = 100.0 * (up / both)
-        share = share if both >= 1.0 else 0.0
+        share = up if up > 0.0 else 0.0
+        share = share if share < both else both
+        share = 100.0 * (share / both)
+        share = share if both > 0.0 else 0.0
         v[j] = share if k >= n else math.nan
         flow[j] = money
         before[j] = a
         ups[j] = up
         downs[j] = down
+        idle[j] = still
         seen[j] = k + 1.0
 
 
@@ -378,7 +385,7 @@ INDICATORS = (
         inputs=("high", "low", "close", "volume"),
         params=(integer("timeperiod", 14),),
         outputs=("mfi",),
-        kernel=Kernel(mfi, lambda timeperiod: 4 + timeperiod),
+        kernel=Kernel(mfi, lambda timeperiod: 5 + timeperiod),
         lookback=lambda timeperiod: timeperiod,
         talib="MFI",
         doc=(
