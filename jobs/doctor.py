@@ -170,7 +170,7 @@ def check_engines(settings: Settings) -> Iterator[Finding]:
         except EngineError as error:
             yield Finding("WARN", str(error))
             continue
-        (rsi,) = engine.run(catalog["RSI"], {"timeperiod": 14}, [GOLDEN_CLOSES], np.array([GOLDEN_CLOSES.size]))
+        (rsi,) = by_symbol(engine, catalog["RSI"], {"timeperiod": 14}, [GOLDEN_CLOSES], np.array([GOLDEN_CLOSES.size]))
         if np.allclose(rsi[0, 14:], GOLDEN_RSI, rtol=1e-12) and np.isnan(rsi[0, :14]).all():
             yield Finding("OK", f"{name} runs, and its RSI(14) is the one worked out by hand")
         else:

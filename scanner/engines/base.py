@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol, cast
 
@@ -33,11 +33,6 @@ class Series:
     def __init__(self, rows: Floats, lengths: Counts) -> None:
         self._rows = rows
         self.lengths = lengths
-
-    @classmethod
-    def of(cls, matrices: Iterable[Floats], lengths: Counts) -> "list[Series]":
-        """(symbols, bars) matrices, as `Packed` holds them, as series."""
-        return [cls(np.asarray(matrix, dtype=np.float64).T, lengths) for matrix in matrices]
 
     @property
     def bars(self) -> int:
@@ -90,6 +85,20 @@ class Engine(Protocol):
         it. Where an input is not finite later on, the symbol's outputs are NaN from that bar on: what recursions and
         running sums would make of it is a number, and wrong.
         """
+
+
+def by_symbol(
+    engine: Engine,
+    indicator: Indicator,
+    params: Mapping[str, float],
+    matrices: Sequence[Floats],
+    lengths: Counts,
+    *,
+    keep: int | None = None,
+) -> tuple[Floats, ...]:
+    """`Engine.run` on (symbols, bars) matrices as `Packed` holds them; the outputs are such too."""
+    inputs = [Series(np.asarray(matrix, dtype=np.float64).T, lengths) for matrix in matrices]
+    return tuple(output.T for output in engine.run(indicator, params, inputs, keep=keep))
 
 
 def choose(name: str = "auto") -> tuple[Engine, str]:

@@ -56,7 +56,7 @@ class VectorEngine:
             return tuple(outputs)
         state = np.zeros((indicator.kernel.rows(params), n_symbols))
         drive = compiled(indicator)
-        arguments = (first, stop, *matrices, state, *outputs, *params.values())
+        arguments = (first, stop, *matrices, state, *outputs, *(params[param.name] for param in indicator.params))
         threads = 1 if matrices[0].size < LARGE or _in_dask_task() else self.threads
         blocks = -(-n_symbols // BLOCK)
         edges = [min(n_symbols, BLOCK * (blocks * k // threads)) for k in range(threads + 1)]

@@ -180,13 +180,13 @@ def cci(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, stat
         mean[j] = 0.0
         spread[j] = 0.0
     for lag in range(n):
-        price = state[3 + lag, j0:j1]
+        price = state[3 + (t + 1 + lag) % n, j0:j1]
         for j in range(j1 - j0):
             mean[j] = mean[j] + price[j]
     for j in range(j1 - j0):
         mean[j] = mean[j] / n
     for lag in range(n):
-        price = state[3 + lag, j0:j1]
+        price = state[3 + (t + 1 + lag) % n, j0:j1]
         for j in range(j1 - j0):
             spread[j] = spread[j] + abs(price[j] - mean[j])
     for j in range(j1 - j0):
@@ -367,7 +367,7 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("timeperiod", 14),),
         outputs=("cci",),
-        kernel=Kernel(cci, lambda timeperiod: 3 + timeperiod, rtol=1e-10, flat=lambda high, low, close: (0.0,)),
+        kernel=Kernel(cci, lambda timeperiod: 3 + timeperiod, rtol=1e-9, flat=lambda high, low, close: (0.0,)),
         lookback=lambda timeperiod: timeperiod - 1,
         talib="CCI",
         doc=(

@@ -104,7 +104,7 @@ INDICATORS = (
         pane="overlay",
         inputs=_OHLC,
         outputs=("pattern",),
-        kernel=Kernel(doji, 2),
+        kernel=Kernel(doji, 2, rtol=0.0),
         lookback=lambda: 10,
         talib="CDLDOJI",
         doc="100 where |close - open| is at most a tenth of the mean high - low of the ten bars before, else 0.",
@@ -117,7 +117,7 @@ INDICATORS = (
         pane="overlay",
         inputs=_OHLC,
         outputs=("pattern",),
-        kernel=Kernel(hammer, 4),
+        kernel=Kernel(hammer, 4, rtol=0.0),
         lookback=lambda: 11,
         talib="CDLHAMMER",
         doc=(
@@ -133,7 +133,7 @@ INDICATORS = (
         pane="overlay",
         inputs=_OHLC,
         outputs=("pattern",),
-        kernel=Kernel(engulfing, 3),
+        kernel=Kernel(engulfing, 3, rtol=0.0),
         lookback=lambda: 2,
         talib="CDLENGULFING",
         doc=(

@@ -32,8 +32,8 @@ class Kernel:
     advance: Advance
     state: int | Callable[..., int] = 0
     """Rows of state; a function of the parameters where it depends on them."""
-    rtol: float = 0.0
-    """How far its values may lie from TA-Lib's, as a share of the largest of the output; 0: they are the same bits."""
+    rtol: float = 1e-12
+    """How far its values may lie from TA-Lib's, as a share of the largest of that output."""
     flat: Callable[..., tuple[float, ...]] | None = None
     """Outputs where no input changed during the lookback, from the inputs of that bar, if TA-Lib's are rounding noise."""
 

@@ -392,7 +392,7 @@ INDICATORS = (
         inputs=("close",),
         params=(integer("timeperiod", 20), number("nbdevup", 2.0), number("nbdevdn", 2.0)),
         outputs=("upperband", "middleband", "lowerband"),
-        kernel=Kernel(bbands, 5, flat=lambda close: (close, close, close)),
+        kernel=Kernel(bbands, 5, rtol=1e-8, flat=lambda close: (close, close, close)),
         lookback=lambda timeperiod, nbdevup, nbdevdn: timeperiod - 1,
         talib="BBANDS",
         fixed={"matype": 0},

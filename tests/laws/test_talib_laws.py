@@ -7,6 +7,7 @@ import pytest
 import talib
 
 from data.errors import ParameterError
+from scanner.engines.base import by_symbol
 from scanner.engines.talib import describe, engine, functions
 from scanner.indicators import catalog, find
 from scanner.indicators.spec import Indicator
@@ -46,7 +47,7 @@ def test_its_values_are_talibs_own_and_nan_during_the_lookback(name: str, make_p
     params = indicator.bind()
     lookback = indicator.lookback(**params)
     inputs, lengths = arguments(indicator, make_panel(4, 220))
-    got = engine.run(indicator, params, inputs, lengths)
+    got = by_symbol(engine, indicator, params, inputs, lengths)
     assert len(got) == len(indicator.outputs)
     length = inputs[0].shape[1]
     for j, bars in enumerate(lengths):
@@ -61,8 +62,8 @@ def test_its_values_are_talibs_own_and_nan_during_the_lookback(name: str, make_p
 def test_later_bars_change_no_earlier_value(name: str, make_panel: Any) -> None:
     indicator = describe(name)
     inputs, lengths = arguments(indicator, make_panel(2, 220, listings=False, halts=False))
-    whole = engine.run(indicator, indicator.bind(), inputs, lengths)
-    part = engine.run(indicator, indicator.bind(), [m[:, :150] for m in inputs], lengths - 70)
+    whole = by_symbol(engine, indicator, indicator.bind(), inputs, lengths)
+    part = by_symbol(engine, indicator, indicator.bind(), [m[:, :150] for m in inputs], lengths - 70)
     for values, before in zip(whole, part, strict=True):
         np.testing.assert_array_equal(values[:, :150], before)
 
@@ -71,9 +72,9 @@ def test_later_bars_change_no_earlier_value(name: str, make_panel: Any) -> None:
 def test_a_gap_within_ends_the_symbol(name: str, make_panel: Any) -> None:
     indicator = describe(name)
     inputs, lengths = arguments(indicator, make_panel(3, 220))
-    whole = engine.run(indicator, indicator.bind(), inputs, lengths)
+    whole = by_symbol(engine, indicator, indicator.bind(), inputs, lengths)
     inputs[-1][1, 180] = np.nan
-    got = engine.run(indicator, indicator.bind(), inputs, lengths)
+    got = by_symbol(engine, indicator, indicator.bind(), inputs, lengths)
     for values, before in zip(got, whole, strict=True):
         np.testing.assert_array_equal(values[[0, 2]], before[[0, 2]])
         np.testing.assert_array_equal(values[1, :180], before[1, :180])
@@ -87,7 +88,7 @@ def test_a_symbol_without_bars_has_no_value(name: str, make_panel: Any) -> None:
     for matrix in panel.fields.values():
         matrix[:, 1] = np.nan
     inputs, lengths = arguments(indicator, panel)
-    for values in engine.run(indicator, indicator.bind(), inputs, lengths):
+    for values in by_symbol(engine, indicator, indicator.bind(), inputs, lengths):
         assert np.isfinite(values).any(axis=1).tolist() == [True, False, True]
 
 
@@ -97,8 +98,8 @@ def test_only_a_recursive_one_remembers_more_than_its_window(name: str, make_pan
     indicator = describe(name)
     inputs, lengths = arguments(indicator, make_panel(2, 300, listings=False, halts=False))
     window = indicator.lookback(**indicator.bind()) + 1
-    whole = engine.run(indicator, indicator.bind(), inputs, lengths, keep=1)
-    part = engine.run(indicator, indicator.bind(), [m[:, -window:] for m in inputs], np.array([window, window]), keep=1)
+    whole = by_symbol(engine, indicator, indicator.bind(), inputs, lengths, keep=1)
+    part = by_symbol(engine, indicator, indicator.bind(), [m[:, -window:] for m in inputs], np.array([window, window]), keep=1)
     for values, alone in zip(whole, part, strict=True):
         if "INDEX" in name:  # an index counts from the start of the series
             values, alone = values - 300, alone - window
@@ -109,4 +110,4 @@ def test_parameters_that_exclude_each_other_are_refused_in_our_words(make_panel:
     indicator = find("MAVP")
     inputs, lengths = arguments(indicator, make_panel(2, 60))
     with pytest.raises(ParameterError, match=r"TA-Lib refuses MAVP\(9,5,0\): .*Bad Parameter"):
-        engine.run(indicator, indicator.bind(9, 5, 0), inputs, lengths)
+        by_symbol(engine, indicator, indicator.bind(9, 5, 0), inputs, lengths)

@@ -1,5 +1,6 @@
 """Choosing an engine, and from where to where each symbol's indicator runs."""
 
+import functools
 import pickle
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_market_of_any_size(engine: str, name: str) -> None:
     indicator = catalog[name]
     rng = np.random.default_rng(3)
     few = [np.cumsum(rng.normal(0, 1, (3, 40)), axis=1) + 100 for _ in indicator.inputs]
-    run = base.choose(engine)[0].run
+    run = functools.partial(base.by_symbol, base.choose(engine)[0])
     alone = run(indicator, indicator.bind(), few, np.full(3, 40))
     market = run(indicator, indicator.bind(), [np.tile(matrix, (900, 1)) for matrix in few], np.full(2700, 40))
     for values, own in zip(market, alone, strict=True):
@@ -131,7 +132,7 @@ def test_a_market_of_any_size(engine: str, name: str) -> None:
 def test_a_wrong_number_of_inputs_is_refused(engine: str) -> None:
     atr = catalog["ATR"]
     with pytest.raises(ValueError, match=r"ATR takes 3 inputs \(high, low, close\); got 1"):
-        base.choose(engine)[0].run(atr, atr.bind(), [np.ones((2, 30))], np.array([30, 30]))
+        base.by_symbol(base.choose(engine)[0], atr, atr.bind(), [np.ones((2, 30))], np.array([30, 30]))
 
 
 def test_what_the_catalogue_does_not_have_is_not_pickled_as_its_namesake() -> None:

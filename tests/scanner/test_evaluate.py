@@ -12,7 +12,7 @@ import talib
 from data.errors import ExpressionError
 from data.panel import Floats, Packed, Panel
 from scanner import compute
-from scanner.engines.base import Counts, Engine
+from scanner.engines.base import Engine, Series
 from scanner.evaluate import evaluate, needed
 from scanner.fields import Source
 from scanner.indicators.spec import Indicator
@@ -33,14 +33,13 @@ class CountingEngine:
         self,
         indicator: Indicator,
         params: Mapping[str, float],
-        inputs: Sequence[Floats],
-        lengths: Counts,
+        inputs: Sequence[Series],
         *,
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
         self.calls[indicator.name] += 1
         self.kept.append(keep)
-        return self.engine.run(indicator, params, inputs, lengths, keep=keep)
+        return self.engine.run(indicator, params, inputs, keep=keep)
 
 
 def test_equal_parts_are_computed_once(pack: Any, engine: Engine) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanner.engines.base import ENGINES, choose
+from scanner.engines.base import ENGINES, by_symbol, choose
 from scanner.indicators import catalog
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "kdj.csv"
@@ -20,7 +20,7 @@ def test_kdj_equals_the_numbers_worked_by_hand(stock: str, engine: str) -> None:
         bars = [row for row in csv.DictReader(lines) if row["stock"] == stock]
     inputs = [np.array([[float(bar[name]) for bar in bars]]) for name in ("high", "low", "close")]
     kdj = catalog["KDJ"]
-    got = choose(engine)[0].run(kdj, kdj.bind(9, 3, 3), inputs, np.array([len(bars)]))
+    got = by_symbol(choose(engine)[0], kdj, kdj.bind(9, 3, 3), inputs, np.array([len(bars)]))
     for name, values in zip(("k", "d", "j"), got, strict=True):
         wanted = [float(Fraction(bar[name])) if bar[name] else np.nan for bar in bars]
         np.testing.assert_allclose(values[0], wanted, rtol=1e-13)
