@@ -1,9 +1,9 @@
-"""5,000 symbols x 20 indicators x 250 bars: a plain TA-Lib loop, and the talib engine in this process and on Dask.
+"""5,000 symbols x 20 indicators x 250 bars: a plain TA-Lib loop, and every engine in this process and on Dask.
 
     python benchmarks/batch.py [--symbols 5000] [--bars 250] [--runs 5] [--json]
 
-Every way computes the same 20 indicators from the same bars, and what it returns is compared with the loop's, bit by
-bit, before anything is timed. The loop and `compute` keep all rows; shards on Dask keep their bars, and return the last
+Every way computes the same 20 indicators from the same bars, and what it returns is compared with the loop's before
+anything is timed: that of the talib engine bit by bit, that of kernels to 1e-9 of an output's largest value. The loop and `compute` keep all rows; shards on Dask keep their bars, and return the last
 two rows as a scan does. Medians of the runs; the ratio is to the loop of the same run.
 """
 
@@ -26,7 +26,10 @@ from data.simulator import SimulatedMarket
 from data.store import BarStore
 from scanner import compute
 from scanner.cluster import make_cluster
-from scanner.engines.base import choose
+from scanner.engines.base import Engine, choose
+from scanner.engines.vector import VectorEngine
+from scanner.evaluate import evaluate
+from scanner.fields import Source
 from scanner.language import parse
 from scanner.resident import ShardTask, split
 from scanner.scan import Plan
@@ -86,6 +89,12 @@ def timed(call: Callable[[], Any], runs: int) -> list[float]:
     return seconds
 
 
+def check(what: str, got: np.ndarray, wanted: np.ndarray, *, exact: bool) -> None:
+    """Raise AssertionError where values differ."""
+    scale = 0.0 if exact else 1e-9 * np.nanmax(np.abs(wanted))
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=scale, err_msg=what)
+
+
 def measure(n_symbols: int, n_bars: int, runs: int) -> dict[str, Any]:
     """Check that all ways agree, then time them."""
     market = SimulatedMarket(n_symbols * 5 // 4, seed=11)
@@ -106,9 +115,15 @@ def measure(n_symbols: int, n_bars: int, runs: int) -> dict[str, Any]:
     assert len(expressions) == N_OUTPUTS
     stored = np.empty((len(whole), N_OUTPUTS, n_bars))
     loop(series, stored)
-    values = compute(expressions, panel, engine="talib")
-    for k, expression in enumerate(expressions):
-        assert np.array_equal(values[expression], stored[:, k].T, equal_nan=True), f"compute differs: {expression}"
+    in_process: dict[str, Engine] = {
+        "talib": choose("talib")[0],
+        "vector, 1 thread": VectorEngine(1),
+        f"vector, {os.cpu_count()} threads": VectorEngine(),
+    }
+    for name, engine in in_process.items():
+        values = compute(expressions, panel, engine)
+        for k, expression in enumerate(expressions):
+            check(f"{name}: {expression}", values[expression], stored[:, k].T, exact=name == "talib")
 
     ways: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -116,24 +131,26 @@ def measure(n_symbols: int, n_bars: int, runs: int) -> dict[str, Any]:
         store.append(as_bars(panel), "1d")
         plan = Plan("1d", wanted=tuple((parse(text), 2) for text in expressions))
         cluster = make_cluster("local", dashboard_port=0)
-        engine = choose("talib")[0]
+        source = Source(packed := panel.pack(), adjust=False)
+        terms = dict.fromkeys(map(parse, expressions), 2)
+        assert packed.length == n_bars
         try:
-            tasks = [
-                ShardTask(folder, "1d", None, shard, int(stamp[0]), int(stamp[-1]), engine.name, plan)
-                for shard in split(whole, cluster.workers)
-            ]
-            answers = cluster.run(tasks, deadline_s=300)
-            for answer in answers:
-                rows = [whole.index(symbol) for symbol in answer.symbols]
-                for k, got in enumerate(answer.wanted):
-                    assert np.array_equal(got, stored[rows, k, -2:].T, equal_nan=True), (
-                        f"Dask differs: {expressions[k]}"
-                    )
             ways["TA-Lib loop, all rows stored"] = timed(lambda: loop(series, stored), runs)
-            ways["compute(engine='talib'), all rows"] = timed(lambda: compute(expressions, panel, engine="talib"), runs)
-            ways[f"talib engine on Dask, {cluster.workers} workers, last 2 rows"] = timed(
-                lambda: cluster.run(tasks, deadline_s=300), runs
-            )
+            for name, engine in in_process.items():
+                ways[f"compute, {name}, all rows"] = timed(lambda e=engine: compute(expressions, panel, e), runs)
+                ways[f"evaluate, {name}, last 2 rows"] = timed(lambda e=engine: evaluate(terms, source, e), runs)
+            for name in ("talib", "vector"):
+                tasks = [
+                    ShardTask(folder, "1d", None, shard, int(stamp[0]), int(stamp[-1]), name, plan)
+                    for shard in split(whole, cluster.workers)
+                ]
+                for answer in cluster.run(tasks, deadline_s=300):
+                    rows = [whole.index(symbol) for symbol in answer.symbols]
+                    for k, got in enumerate(answer.wanted):
+                        check(f"{name} on Dask: {expressions[k]}", got, stored[rows, k, -2:].T, exact=name == "talib")
+                ways[f"{name} on Dask, {cluster.workers} workers, last 2 rows"] = timed(
+                    lambda t=tasks: cluster.run(t, deadline_s=300), runs
+                )
         finally:
             cluster.close()
     base = statistics.median(next(iter(ways.values())))
@@ -144,7 +161,7 @@ def measure(n_symbols: int, n_bars: int, runs: int) -> dict[str, Any]:
         "outputs": N_OUTPUTS,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("TA-Lib", "numpy", "dask", "distributed", "pyarrow")},
+        "versions": {name: version(name) for name in ("TA-Lib", "numba", "numpy", "dask", "distributed", "pyarrow")},
         "ways": [
             {
                 "way": name,

@@ -197,7 +197,7 @@ class Panel:
         full = bool(present.all())
         for name in self.fields if names is None else names:
             if full:
-                fields[name] = np.ascontiguousarray(self.fields[name].T)
+                fields[name] = self.fields[name].T
             else:
                 matrix = np.full(bar_ends.shape, np.nan)
                 matrix[column, place] = self.fields[name].T[column, row]

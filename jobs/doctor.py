@@ -32,7 +32,7 @@ from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.show import local_time
 from scanner.engines import gpu
-from scanner.engines.base import ENGINES, choose
+from scanner.engines.base import ENGINES, by_symbol, choose
 from scanner.indicators import catalog
 from scanner.loading import load
 

@@ -130,9 +130,9 @@ def joint_span(indicator: Indicator, inputs: Sequence[Series]) -> tuple[Counts, 
     if len(inputs) != len(indicator.inputs):
         wanted = ", ".join(indicator.inputs)
         raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(inputs)}")
-    first, stop = inputs[0].span
-    if all((series.span[1] == series.bars).all() for series in inputs):
-        return functools.reduce(np.maximum, [series.span[0] for series in inputs]), stop
+    firsts, stops = zip(*[series.span for series in inputs], strict=True)
+    if all((stop == inputs[0].bars).all() for stop in stops):
+        return functools.reduce(np.maximum, firsts), stops[0]
     return spans([series.by_symbol for series in inputs], inputs[0].lengths)
 
 

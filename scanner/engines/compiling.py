@@ -99,7 +99,7 @@ def source(indicator: Indicator) -> str:
     types = ["int64", "int64", "places", "places", *["given"] * len(inputs), *["matrix"] * (1 + len(outputs)), *kinds]
     return _MODULE.format(
         sources="\n\n".join(_sources(indicator.kernel.advance, {})),
-        signature=f'(types.void({", ".join(types)}))',
+        signature=f"(types.void({', '.join(types)}))",
         kernel=indicator.kernel.advance.__name__,
         arguments=", ".join([*inputs, "state", *outputs, *params]),
         blank="; ".join(f"{name}[bar % keep, j] = math.nan" for name in outputs),
@@ -121,7 +121,7 @@ def _sources(function: Callable[..., Any], seen: dict[str, object]) -> Iterator[
             yield from _sources(value, seen)
         elif isinstance(value, int | float):
             yield f"{name} = {value!r}\n"
-    yield f"@njit(error_model=\"numpy\")\n{inspect.getsource(function)}"
+    yield f'@njit(error_model="numpy")\n{inspect.getsource(function)}'
 
 
 def _module(name: str, text: str) -> Any:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,12 +60,11 @@ class VectorEngine:
         arguments = (first, stop, *matrices, state, *outputs, *(params[param.name] for param in indicator.params))
         threads = 1 if matrices[0].size < LARGE or _in_dask_task() else self.threads
         blocks = -(-n_symbols // BLOCK)
-        edges = [min(n_symbols, BLOCK * (blocks * k // threads)) for k in range(threads + 1)]
         if threads == 1:
             drive(0, n_symbols, *arguments)
         else:
-            parts = zip(edges, edges[1:], strict=False)
-            for part in [self._pool.submit(drive, a, b, *arguments) for a, b in parts]:
+            edges = [min(n_symbols, BLOCK * (blocks * k // threads)) for k in range(threads + 1)]
+            for part in [self._pool.submit(drive, a, b, *arguments) for a, b in pairwise(edges)]:
                 part.result()
         # The outputs are rings, whose oldest row need not be the first.
         oldest = bars % width

@@ -212,7 +212,7 @@ def mfi(
     out: Floats,
     n: int,
 ) -> None:
-    """State: bars seen, typical price before, sums of flows up and down, bars without a flow, the last n signed flows."""
+    """State: bars seen, typical price before, sums of flows up and down, bars without flow, the last n signed flows."""
     highs, lows, closes = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1)
     volumes, v, flow = row(volume, t, j0, j1), row(out, t, j0, j1), state[5 + t % n, j0:j1]
     seen, before, ups, downs, idle = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1], state[4, j0:j1]
@@ -251,7 +251,9 @@ def mfi(
         seen[j] = k + 1.0
 
 
-def willr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
+def willr(
+    t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int
+) -> None:
     """State: bars seen; highest and lowest."""
     closes, v, seen = row(close, t, j0, j1), row(out, t, j0, j1), state[0, j0:j1]
     high_rest = state[slide_high(t, j0, j1, high, n, state, 1), j0:j1]

@@ -12,6 +12,7 @@ from scanner.indicators.spec import Indicator, Kernel
 
 _OHLC = ("open", "high", "low", "close")
 
+
 def doji(
     t: int, j0: int, j1: int, start: Floats, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats
 ) -> None:

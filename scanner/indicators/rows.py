@@ -3,10 +3,11 @@
     def kernel(t, j0, j1, *inputs, state, *outputs, *params)
 
 Matrices are (bars, symbols); a matrix of fewer rows than there are bars is a ring, which `row` hides. `state` is
-(rows, symbols), zero before a symbol's first bar; the bars a symbol has had are counted there, never by `t`. Columns know
-nothing of each other, so what a column without bars holds does not matter. The same source is compiled for CPUs (a block
-of columns in SIMD) and for GPUs (a thread a column), so its language is small: + - * /, comparisons, selects, abs,
-math.sqrt, integer counters; every operand in a local before a select; over a window the lag loop outside, columns inside.
+(rows, symbols), zero before a symbol's first bar; the bars a symbol has had are counted there, never by `t`. Columns
+know nothing of each other, so what a column without bars holds does not matter. The same source is compiled for CPUs
+(a block of columns in SIMD) and for GPUs (a thread a column), so its language is small: + - * /, comparisons, selects,
+abs, math.sqrt, integer counters; every operand in a local before a select; over a window the lag loop outside, columns
+inside, and from the oldest bar to the newest, so that sums round the same wherever the history begins.
 
 Divisions by zero give what C gives, and are selected away.
 """

@@ -6,6 +6,7 @@ from data.panel import Floats
 from scanner.indicators.rows import EPSILON, ema, row, true_range
 from scanner.indicators.spec import Indicator, Kernel, integer, number
 
+
 def sma(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: bars seen, sum of the last n - 1 values."""
     now, old, v = row(x, t, j0, j1), row(x, t - n + 1, j0, j1), row(out, t, j0, j1)
@@ -100,7 +101,12 @@ def macd(
 ) -> None:
     """State: bars seen, fast average, slow average, signal."""
     short, long = min(fastperiod, slowperiod), max(fastperiod, slowperiod)
-    now, line, sign, hist = row(x, t, j0, j1), row(line_out, t, j0, j1), row(signal_out, t, j0, j1), row(hist_out, t, j0, j1)
+    now, line, sign, hist = (
+        row(x, t, j0, j1),
+        row(line_out, t, j0, j1),
+        row(signal_out, t, j0, j1),
+        row(hist_out, t, j0, j1),
+    )
     seen, fast, slow, signal = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
     for j in range(j1 - j0):
         k = seen[j]
@@ -140,7 +146,13 @@ def bbands(
     """State: bars seen, sum of the last n - 1 values, sum of their squares, value before, bars since it changed."""
     now, old = row(x, t, j0, j1), row(x, t - n + 1, j0, j1)
     upper, middle, lower = row(upper_out, t, j0, j1), row(middle_out, t, j0, j1), row(lower_out, t, j0, j1)
-    seen, total, squares, before, same = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1], state[4, j0:j1]
+    seen, total, squares, before, same = (
+        state[0, j0:j1],
+        state[1, j0:j1],
+        state[2, j0:j1],
+        state[3, j0:j1],
+        state[4, j0:j1],
+    )
     for j in range(j1 - j0):
         k = seen[j] + 1.0
         a = now[j]

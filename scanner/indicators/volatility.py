@@ -6,6 +6,7 @@ from data.panel import Floats
 from scanner.indicators.rows import EPSILON, row, true_range
 from scanner.indicators.spec import Indicator, Kernel, integer
 
+
 def atr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: bars seen, close before, sum or mean of true ranges."""
     highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
@@ -26,7 +27,9 @@ def atr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, stat
         seen[j] = k + 1.0
 
 
-def natr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
+def natr(
+    t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int
+) -> None:
     """State: as of `atr`."""
     atr(t, j0, j1, high, low, close, state, out, n)
     closes, v = row(close, t, j0, j1), row(out, t, j0, j1)

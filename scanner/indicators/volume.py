@@ -6,6 +6,7 @@ from data.panel import Floats
 from scanner.indicators.rows import row
 from scanner.indicators.spec import Indicator, Kernel, integer
 
+
 def obv(t: int, j0: int, j1: int, close: Floats, volume: Floats, state: Floats, out: Floats) -> None:
     """State: bars seen, close before, sum."""
     closes, volumes, v = row(close, t, j0, j1), row(volume, t, j0, j1), row(out, t, j0, j1)

@@ -63,7 +63,7 @@ def remembers(indicator: Indicator, packed: Packed) -> bool:
 
 
 def near(engine: Engine, indicator: Indicator, got: Sequence[Floats], wanted: Sequence[Floats]) -> None:
-    """TA-Lib's own bits from the engine that calls it; from kernels the same NaN, and what they declare for the rest."""
+    """TA-Lib's own bits from the engine that calls it; from kernels the same NaN, and values as near as declared."""
     if engine.name == "talib" or indicator.kernel is None:
         same(got, wanted)
         return
@@ -310,7 +310,12 @@ def test_flat_prices_give_numbers(indicator: Indicator, engine: Engine) -> None:
     assert all(np.isfinite(values[indicator.lookback(**indicator.bind()) :]).all() for values in got)
     if indicator.talib:
         wanted = by_talib(indicator, {n: m[:, 0] for n, m in panel.fields.items()}, indicator.bind())
-        near(engine, indicator, [v[:, 0] for v in got], declared(indicator, panel, wanted) if engine.name != "talib" else wanted)
+        near(
+            engine,
+            indicator,
+            [v[:, 0] for v in got],
+            declared(indicator, panel, wanted) if engine.name != "talib" else wanted,
+        )
 
 
 def declared(indicator: Indicator, panel: Panel, wanted: Sequence[Floats]) -> list[Floats]:
@@ -333,7 +338,7 @@ def declared(indicator: Indicator, panel: Panel, wanted: Sequence[Floats]) -> li
 def test_stretches_without_movement_are_talibs_or_as_declared(
     indicator: Indicator, price: float, engine: Engine
 ) -> None:
-    """Flat and rounded to ticks after movement: where running sums keep what rounding left, and noise looks like news."""
+    """Flat and rounded to ticks after movement: where running sums hold what rounding left, and noise looks like news."""
     rng = np.random.default_rng(11)
     n = 600
     still = (np.arange(n) // 60) % 2 == 1

@@ -99,7 +99,9 @@ def test_only_a_recursive_one_remembers_more_than_its_window(name: str, make_pan
     inputs, lengths = arguments(indicator, make_panel(2, 300, listings=False, halts=False))
     window = indicator.lookback(**indicator.bind()) + 1
     whole = by_symbol(engine, indicator, indicator.bind(), inputs, lengths, keep=1)
-    part = by_symbol(engine, indicator, indicator.bind(), [m[:, -window:] for m in inputs], np.array([window, window]), keep=1)
+    part = by_symbol(
+        engine, indicator, indicator.bind(), [m[:, -window:] for m in inputs], np.array([window, window]), keep=1
+    )
     for values, alone in zip(whole, part, strict=True):
         if "INDEX" in name:  # an index counts from the start of the series
             values, alone = values - 300, alone - window

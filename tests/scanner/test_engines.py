@@ -46,7 +46,7 @@ def test_auto_goes_on_past_an_engine_that_cannot_run(monkeypatch: pytest.MonkeyP
     try:
         monkeypatch.setattr(base, "ENGINES", {"broken": "broken_engine", **base.ENGINES})
         engine, reason = base.choose("auto")
-        assert engine.name == "talib"
+        assert engine.name == "vector"
         assert reason.startswith("engine 'broken' needs a GPU; ")
         monkeypatch.setattr(base, "ENGINES", {"broken": "broken_engine"})
         with pytest.raises(EngineError, match="no engine runs here: engine 'broken' needs a GPU"):
@@ -55,24 +55,30 @@ def test_auto_goes_on_past_an_engine_that_cannot_run(monkeypatch: pytest.MonkeyP
         del sys.modules["broken_engine"]
 
 
-def test_without_talib_the_engine_says_how_to_get_it() -> None:
-    code = """
+@pytest.mark.parametrize(("engine", "module", "name"), [("talib", "talib", "TA-Lib"), ("vector", "numba", "numba")])
+def test_without_its_package_an_engine_says_how_to_get_it(engine: str, module: str, name: str) -> None:
+    code = f"""
 import sys
-sys.modules["talib"] = None
+sys.modules[{module!r}] = None
 from data.errors import EngineError
 from scanner.engines.base import choose
 try:
-    choose()
+    choose({engine!r})
 except EngineError as error:
     print(error)
+print(choose()[0].name)
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "engine 'talib' needs TA-Lib: " in said
-    assert "pip install TA-Lib" in said
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0].startswith(f"engine {engine!r} needs {name}: ")
+    assert said[0].endswith(f"pip install {name}")
+    assert said[1] == ("vector" if engine == "talib" else "talib")
 
 
-def test_the_catalogue_imports_neither_talib_nor_pandas() -> None:
-    code = "import scanner.indicators, scanner.engines.base, sys; print({'talib', 'pandas', 'dask'} & set(sys.modules))"
+def test_the_catalogue_imports_no_engine_s_packages() -> None:
+    code = (
+        "import scanner.indicators, scanner.engines.base, sys;"
+        "print({'talib', 'pandas', 'dask', 'numba'} & set(sys.modules))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "set()\n"
 

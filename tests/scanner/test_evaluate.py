@@ -150,8 +150,8 @@ def test_compute_runs_over_each_symbols_own_bars() -> None:
         expected = np.full((60, 2), nan)
         expected[own, 0] = talib.RSI(close[own, j], 14)
         expected[own, 1] = talib.MACD(close[own, j], 12, 26, 9)[2]
-        np.testing.assert_array_equal(values["RSI(14)"][:, j], expected[:, 0])
-        np.testing.assert_array_equal(values["MACD(12,26,9).hist"][:, j], expected[:, 1])
+        np.testing.assert_allclose(values["RSI(14)"][:, j], expected[:, 0], rtol=1e-12)
+        np.testing.assert_allclose(values["MACD(12,26,9).hist"][:, j], expected[:, 1], rtol=0, atol=1e-13)
         rises = np.diff(close[own, j]) > 0
         np.testing.assert_array_equal(values["close > prev(close)"][own, j], [nan, *rises.astype(float)])
     np.testing.assert_array_equal(np.sort(values["rank(close)"][-1]), [1 / 3, 2 / 3, 1])
