@@ -185,6 +185,12 @@ class Panel:
 
     def pack(self, names: Iterable[str] | None = None) -> Packed:
         """Each symbol's own bars, right-aligned; `names`: the fields wanted, all by default."""
+        wanted = list(self.fields if names is None else names)
+        if bool(self.present.all()):
+            fields = {name: self.fields[name].T for name in wanted}
+            n_symbols, length = len(self.symbols), len(self.times) if self.symbols else 0
+            lengths = np.full(n_symbols, length)
+            return Packed(self.frame, self.symbols, np.tile(self.times[:length], (n_symbols, 1)), lengths, fields)
         present = np.ascontiguousarray(self.present.T)
         lengths = present.sum(axis=1)
         length = int(lengths.max(initial=0))
@@ -194,14 +200,10 @@ class Panel:
         bar_ends = np.full((len(self.symbols), length), NO_BAR)
         bar_ends[column, place] = self.times[row]
         fields = {}
-        full = bool(present.all())
-        for name in self.fields if names is None else names:
-            if full:
-                fields[name] = self.fields[name].T
-            else:
-                matrix = np.full(bar_ends.shape, np.nan)
-                matrix[column, place] = self.fields[name].T[column, row]
-                fields[name] = matrix
+        for name in wanted:
+            matrix = np.full(bar_ends.shape, np.nan)
+            matrix[column, place] = self.fields[name].T[column, row]
+            fields[name] = matrix
         return Packed(self.frame, self.symbols, bar_ends, lengths, fields)
 
 

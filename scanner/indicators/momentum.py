@@ -226,7 +226,6 @@ def mfi(
         money = -money if change < 0.0 else money
         money = money if abs(change) > EPSILON * (abs(a) + abs(b)) else 0.0
         money = money if k >= 1.0 else 0.0
-        old = old if k > n else 0.0
         up = ups[j] - (old if old > 0.0 else 0.0)
         down = downs[j] + (old if old < 0.0 else 0.0)
         up = up + (money if money > 0.0 else 0.0)

@@ -35,7 +35,7 @@ class Kernel:
     rtol: float = 1e-12
     """How far its values may lie from TA-Lib's, as a share of the largest of that output."""
     flat: Callable[..., tuple[float, ...]] | None = None
-    """Outputs where no input changed during the lookback, from the inputs of that bar, if TA-Lib gives rounding noise."""
+    """Outputs where no input changed during the lookback, from the inputs of that bar, if TA-Lib's are but rounding."""
 
     def rows(self, params: Mapping[str, Value]) -> int:
         """How many rows of state it needs."""

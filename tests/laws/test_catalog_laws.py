@@ -338,7 +338,7 @@ def declared(indicator: Indicator, panel: Panel, wanted: Sequence[Floats]) -> li
 def test_stretches_without_movement_are_talibs_or_as_declared(
     indicator: Indicator, price: float, engine: Engine
 ) -> None:
-    """Flat and rounded to ticks after movement: where running sums hold what rounding left, and noise looks like news."""
+    """Flat and rounded to ticks after movement: where running sums hold what rounding left there."""
     rng = np.random.default_rng(11)
     n = 600
     still = (np.arange(n) // 60) % 2 == 1
