@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from data.errors import ExpressionError
-from scanner.indicators import momentum, patterns, trend, volatility, volume
+from scanner.indicators import averages, momentum, patterns, stochastic, trend, volatility, volume
 from scanner.indicators.spec import Indicator, suggestion
 
-_FAMILIES = (trend, momentum, volatility, volume, patterns)
+_FILES = (averages, trend, momentum, stochastic, volatility, volume, patterns)
 
 catalog: Mapping[str, Indicator] = MappingProxyType(
-    {indicator.name: indicator for family in _FAMILIES for indicator in family.INDICATORS}
+    {indicator.name: indicator for file in _FILES for indicator in file.INDICATORS}
 )
 """Name -> declaration, in the order in which they are shown."""
 

@@ -55,7 +55,7 @@ def test_a_second_process_compiles_nothing_and_an_edited_kernel_counts(tmp_path:
     assert (first["last"], first["compiled"], first["from cache"]) == (4.0, 1, 0)
     second = run(tree, MYSTOCKS_SCAN__KERNEL_CACHE=cache)
     assert second == {**first, "compiled": 0, "from cache": 1}
-    trend = tree / "scanner" / "indicators" / "trend.py"
+    trend = tree / "scanner" / "indicators" / "averages.py"
     text = trend.read_text(encoding="utf-8")
     assert "s / n if k >= n" in text
     trend.write_text(text.replace("s / n if k >= n", "2.0 * s / n if k >= n"), encoding="utf-8")

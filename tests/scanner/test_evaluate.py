@@ -156,7 +156,7 @@ def test_compute_runs_over_each_symbols_own_bars() -> None:
         np.testing.assert_array_equal(values["close > prev(close)"][own, j], [nan, *rises.astype(float)])
     np.testing.assert_array_equal(np.sort(values["rank(close)"][-1]), [1 / 3, 2 / 3, 1])
     np.testing.assert_array_equal(values["rank(close)"][22], [1, nan, nan])
-    assert values.engine == "talib"
+    assert values.engine == "vector"
 
 
 def test_compute_takes_one_expression_and_an_empty_panel() -> None:
