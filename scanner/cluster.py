@@ -72,6 +72,11 @@ class DaskCluster:
         from distributed import Client, LocalCluster, WorkerPlugin
 
         dask.config.set({"distributed.comm.timeouts.connect": "10s", "distributed.admin.log-format": "%(message)s"})
+        # Dask has its workers give freed memory back at once: each scan would fault its matrices in again, for half its
+        # time. glibc keeps what is under both thresholds.
+        environ = dask.config.get("distributed.nanny.pre-spawn-environ")
+        kept = {"MALLOC_TRIM_THRESHOLD_": 1 << 29, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environ | kept})
         logging.getLogger("distributed").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and said
         if address is None:

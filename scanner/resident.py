@@ -179,7 +179,10 @@ def _bring_upto(resident: Resident, task: ShardTask) -> bool:
         return True
     if resident.upto != task.previous or task.batch is None:
         return False
-    resident.advance(from_ipc(task.batch), task.bar_end)
+    table = from_ipc(task.batch)
+    if table["bar_end"].cast(pa.int64()).unique().to_pylist() not in ([], [task.bar_end]):
+        return False  # a revision of older bars is among them
+    resident.advance(table, task.bar_end)
     return True
 
 

@@ -244,6 +244,26 @@ def test_names_are_those_of_the_scanned_session(
     assert fired(100) == present, "also when one looks back"
 
 
+def test_a_batch_that_revises_older_bars_makes_it_read_anew(
+    store: BarStore, daily: pa.Table, plan: Plan, simulated: SimulatedMarket
+) -> None:
+    ends = ends_of(daily)
+    root, shard = str(store.root), split(simulated.symbols, 2)[0]
+    run_shard(ShardTask(root, "1d", None, shard, ends[0], ends[99], "talib", plan))
+    old = at(daily, ends[98])
+    close = pc.multiply(old["close"], 1.01)
+    revised = old.set_column(old.column_names.index("close"), old.schema.field("close"), close).set_column(
+        old.column_names.index("revision"), old.schema.field("revision"), pa.array([1] * old.num_rows, pa.int32())
+    )
+    batch = to_ipc(pa.concat_tables([revised, at(daily, ends[100])]))
+    task = ShardTask(root, "1d", None, shard, ends[0], ends[100], "talib", plan, ends[99], batch)
+    found = answer_of(run_shard(task))
+    (kept,) = resident._residents.values()
+    whole = Packed.from_table(pa.concat_tables([upto(daily, ends[100]), revised]), "1d", shard)
+    assert_same(kept, Resident(whole, ends[100], ends[0]))
+    assert answer_of(run_shard(task)) == found
+
+
 def test_a_process_keeps_so_many_shards_and_no_more(
     store: BarStore, daily: pa.Table, plan: Plan, simulated: SimulatedMarket
 ) -> None:

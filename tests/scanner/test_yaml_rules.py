@@ -83,7 +83,18 @@ RULE = "strategies:\n  - name: r\n    action: BUY\n"
             "r: when: board is one of main, chinext, star, bse, b_share,"
             " preferred, etf, index; got 'mian'; did you mean 'main'?",
         ),
-        (RULE + '    when: "board == \\"mian\\" or close > x"', 4, 21, None),
+        (
+            RULE + '    when: "board == \\"main\\" or close > qqq"',
+            4,
+            41,
+            "r: when: unknown name 'qqq'; see `mystocks-scan indicators --all`",
+        ),
+        (
+            RULE + "    when: 'board == ''main'' or close > qqq'",
+            4,
+            41,
+            "r: when: unknown name 'qqq'; see `mystocks-scan indicators --all`",
+        ),
         (
             RULE + "    when: close > open and\n      volume > clsoe",
             5,
