@@ -19,7 +19,7 @@ LARGE = 1 << 17
 
 
 class VectorEngine:
-    """Row kernels over blocks of symbols, on `threads` threads at most (0: one for each core).
+    """Row kernels over blocks of symbols, on `threads` threads at most (0: as many as there are cores).
 
     In a task of a Dask worker it is one thread, since the workers share the cores.
     """
@@ -27,7 +27,7 @@ class VectorEngine:
     name = "vector"
 
     def __init__(self, threads: int = 0) -> None:
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or _cores()
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -69,6 +69,11 @@ class VectorEngine:
         # The outputs are rings, whose oldest row need not be the first.
         oldest = bars % width
         return tuple(np.roll(output, -oldest, axis=0) if oldest else output for output in outputs)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_dask_task() -> bool:

@@ -127,9 +127,9 @@ def test_a_market_of_any_size(engine: str, name: str) -> None:
     few = [np.cumsum(rng.normal(0, 1, (3, 40)), axis=1) + 100 for _ in indicator.inputs]
     run = functools.partial(base.by_symbol, base.choose(engine)[0])
     alone = run(indicator, indicator.bind(), few, np.full(3, 40))
-    market = run(indicator, indicator.bind(), [np.tile(matrix, (900, 1)) for matrix in few], np.full(2700, 40))
+    market = run(indicator, indicator.bind(), [np.tile(matrix, (1200, 1)) for matrix in few], np.full(3600, 40))
     for values, own in zip(market, alone, strict=True):
-        np.testing.assert_array_equal(values, np.tile(own, (900, 1)))
+        np.testing.assert_array_equal(values, np.tile(own, (1200, 1)))
     for values in run(indicator, indicator.bind(), [matrix[:0] for matrix in few], np.zeros(0, dtype=np.int64)):
         assert values.shape == (0, 40)
 
