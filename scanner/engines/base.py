@@ -17,10 +17,11 @@ Counts = npt.NDArray[np.int64]
 
 _TILE = 64
 
-ENGINES = {"vector": "scanner.engines.vector", "talib": "scanner.engines.talib"}
+ENGINES = {"talib": "scanner.engines.talib", "vector": "scanner.engines.vector"}
 """Name -> module, whose `engine` it is; importing the module raises EngineError where the engine cannot run.
 
-`auto` takes the first that can."""
+`auto` takes the first that can: `vector` is faster, but its kernels are compiled when they are first asked for, and a
+first start must not wait for that."""
 
 
 class Series:

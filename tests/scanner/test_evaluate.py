@@ -12,7 +12,7 @@ import talib
 from data.errors import ExpressionError
 from data.panel import Floats, Packed, Panel
 from scanner import compute
-from scanner.engines.base import Engine, Series
+from scanner.engines.base import Engine, Series, choose
 from scanner.evaluate import evaluate, needed
 from scanner.fields import Source
 from scanner.indicators.spec import Indicator
@@ -156,7 +156,7 @@ def test_compute_runs_over_each_symbols_own_bars() -> None:
         np.testing.assert_array_equal(values["close > prev(close)"][own, j], [nan, *rises.astype(float)])
     np.testing.assert_array_equal(np.sort(values["rank(close)"][-1]), [1 / 3, 2 / 3, 1])
     np.testing.assert_array_equal(values["rank(close)"][22], [1, nan, nan])
-    assert values.engine == "vector"
+    assert values.engine == choose("auto")[0].name
 
 
 def test_compute_takes_one_expression_and_an_empty_panel() -> None:
