@@ -174,7 +174,7 @@ def test_an_engine_that_computes_wrong_numbers_fails(run: Run, monkeypatch: pyte
     assert result.exit_code == 1
     assert findings(result, "engines")[0][:2] == (
         "FAIL",
-        "vector says 66.666667, 69.767442 for an RSI(14) of 66.666667, 69.000000",
+        "talib says 66.666667, 69.767442 for an RSI(14) of 66.666667, 69.000000",
     )
 
 

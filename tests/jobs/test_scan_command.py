@@ -54,7 +54,7 @@ def test_json_is_one_line_with_the_promised_keys(scan: Any) -> None:
     promised = ["frame", "bar_end", "engine", "symbols", "bars", "indicators", "elapsed_s", "signals"]
     assert list(found)[: len(promised)] == promised
     last = newest()
-    assert (found["frame"], found["bar_end"], found["engine"]) == ("1d", iso(last), "vector")
+    assert (found["frame"], found["bar_end"], found["engine"]) == ("1d", iso(last), "talib")
     assert found["bars"] == len(SESSIONS)
     assert 100 < found["symbols"] <= 150
     assert found["indicators"] >= 26
@@ -72,7 +72,7 @@ def test_the_table_names_what_fired_and_how_long_it_took(scan: Any, tmp_path: Pa
     assert code == 0, err
     assert "every" in out
     assert "more (--limit 0 shows all)" in out
-    assert "engine vector" in out
+    assert "engine talib" in out
 
 
 def test_old_data_are_warned_of(scan: Any) -> None:
