@@ -36,7 +36,8 @@ def main() -> None:
         panel = panel.select(panel.symbols[:: max(1, len(panel.symbols) // given.symbols)])
     source = Source(panel.pack())
     builtin = load()
-    rules = {name: str(rule.when) for name in builtin if isinstance(rule := builtin[name], Rule)} | rules_of(catalog)
+    loaded = [builtin[name] for name in builtin]
+    rules = {s.name: str(s.when) for s in loaded if isinstance(s, Rule)} | rules_of(catalog)
     engines = choose("talib")[0], choose("vector")[0]
     hits = 0
     differing: list[Difference] = []
