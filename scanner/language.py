@@ -20,6 +20,7 @@ from scanner.fields import FIELDS
 from scanner.functions import FUNCTIONS
 from scanner.indicators import catalog, find
 from scanner.indicators.spec import suggestion
+from scanner.indicators.window import MOST_BARS
 from scanner.terms import ARITHMETIC, Kind, Term, order, text
 
 SIGNS: Mapping[type[ast.AST], str] = {
@@ -34,8 +35,6 @@ SIGNS: Mapping[type[ast.AST], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-MOST_BARS = 10_000
-"""The largest n of a function."""
 MOST_CHARACTERS, MOST_PARTS, MOST_LEVELS = 10_000, 1_000, 100
 """Bounds of one expression, `let` written out: what is beyond them is a mistake, and would hang whoever reads it."""
 

@@ -131,6 +131,9 @@ def joint_span(indicator: Indicator, inputs: Sequence[Series]) -> tuple[Counts, 
     if len(inputs) != len(indicator.inputs):
         wanted = ", ".join(indicator.inputs)
         raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(inputs)}")
+    if indicator.kernel is not None and indicator.kernel.total:
+        bars = inputs[0].bars
+        return bars - inputs[0].lengths, np.full(len(inputs[0].lengths), bars)
     firsts, stops = zip(*[series.span for series in inputs], strict=True)
     if all((stop == inputs[0].bars).all() for stop in stops):
         return functools.reduce(np.maximum, firsts), stops[0]

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from data.errors import ExpressionError
 from scanner.indicators import averages, momentum, patterns, stochastic, trend, volatility, volume
 from scanner.indicators.spec import Indicator, suggestion
+from scanner.indicators.window import WINDOWS
 
 _FILES = (averages, trend, momentum, stochastic, volatility, volume, patterns)
 
@@ -30,3 +31,8 @@ def find(name: str) -> Indicator:
         return talib.describe(name)
     near = suggestion(name, catalog) or suggestion(name, names)
     raise ExpressionError(f"unknown indicator {name!r}; {near or 'see `mystocks-scan indicators --all`'}")
+
+
+def kernels() -> tuple[Indicator, ...]:
+    """Every indicator with a row kernel: the catalogue's, then the window functions of rules."""
+    return tuple(indicator for indicator in (*catalog.values(), *WINDOWS.values()) if indicator.kernel)

@@ -36,6 +36,9 @@ class Kernel:
     """How far its values may lie from TA-Lib's, as a share of the largest of that output."""
     flat: Callable[..., tuple[float, ...]] | None = None
     """Outputs where no input changed during the lookback, from the inputs of that bar, if TA-Lib's are but rounding."""
+    total: bool = False
+    """Whether NaN may reach it: it runs from a symbol's first bar to its last. The others run from the first bar at
+    which all inputs are finite to the first later one at which one is not."""
 
     def rows(self, params: Mapping[str, Value]) -> int:
         """How many rows of state it needs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scanner.engines import compiling
-from scanner.indicators import catalog
+from scanner.indicators import kernels
 from scanner.indicators.spec import Indicator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ ALLOWED_CALLS = {
     "slide_high",
     "slide_low",
 }
-ALLOWED_CALLS |= {"atr", "flow"}
+ALLOWED_CALLS |= {"atr", "flow", "cross_over"}
 ALLOWED = (
     ast.FunctionDef, ast.arguments, ast.arg, ast.Expr, ast.Assign, ast.For, ast.If, ast.Return, ast.IfExp, ast.Compare,
     ast.BinOp, ast.UnaryOp, ast.Subscript, ast.Slice, ast.Tuple, ast.Name, ast.Attribute, ast.Constant, ast.Call,
@@ -94,7 +94,7 @@ ALLOWED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("indicator", [i for i in catalog.values() if i.kernel], ids=lambda i: i.name)
+@pytest.mark.parametrize("indicator", kernels(), ids=lambda i: i.name)
 def test_kernels_speak_their_small_language(indicator: Indicator) -> None:
     """What a GPU would compute otherwise, or slowly, has no word in it; selects look at locals alone."""
     assert indicator.kernel
@@ -110,7 +110,7 @@ def test_kernels_speak_their_small_language(indicator: Indicator) -> None:
                 assert ast.unparse(node) in ("math.sqrt", "math.nan")
 
 
-@pytest.mark.parametrize("indicator", [i for i in catalog.values() if i.kernel], ids=lambda i: i.name)
+@pytest.mark.parametrize("indicator", kernels(), ids=lambda i: i.name)
 def test_a_kernel_takes_what_its_declaration_lists(indicator: Indicator) -> None:
     assert indicator.kernel
     taken = list(inspect.signature(indicator.kernel.advance).parameters)
