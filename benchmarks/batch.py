@@ -107,8 +107,8 @@ def measure(n_symbols: int, n_bars: int, runs: int) -> dict[str, Any]:
     whole = [s for s, n in zip(packed.symbols, packed.lengths, strict=True) if n >= n_bars][:n_symbols]
     panel = panel.select(whole)
     packed = panel.pack()
-    series = [np.ascontiguousarray(packed.fields[n][:, -n_bars:]) for n in ("open", "high", "low", "close", "volume")]
-    ends = packed.bar_ends[:, -n_bars:]
+    series = [np.ascontiguousarray(packed.fields[n][-n_bars:].T) for n in ("open", "high", "low", "close", "volume")]
+    ends = packed.bar_ends[-n_bars:]
     times = np.unique(ends)
     # Every symbol is given the same bar ends, so that all ways see one full rectangle.
     stamp = times[-n_bars:]

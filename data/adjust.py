@@ -27,7 +27,7 @@ LISTING_SESSIONS = 5
 
 @dataclass(frozen=True)
 class Basis:
-    """What the prices of packed bars are compared by; matrices are (symbols, length)."""
+    """What the prices of packed bars are compared by; matrices are (length, symbols)."""
 
     prices: Mapping[str, Floats]
     """open, high, low, close in CNY, forward-adjusted: a symbol's newest are as they were stored."""
@@ -45,18 +45,18 @@ def basis(packed: Packed, origin: int | None = None) -> Basis:
 
 
 def session_starts(frame: str, bar_ends: Times) -> Mask:
-    """(symbols, length): whether a bar is its symbol's first of a session; the first known bar is."""
+    """(length, symbols): whether a bar is its symbol's first of a session; the first known bar is."""
     exists: Mask = bar_ends != NO_BAR
     if frame == "1d":
         return exists
     day = np.where(exists, local_day(np.where(exists, bar_ends, 0)).astype(np.int64), -1)
     starts = exists.copy()
-    starts[:, 1:] &= day[:, 1:] != day[:, :-1]
+    starts[1:] &= day[1:] != day[:-1]
     return starts
 
 
 def reference_closes(packed: Packed, starts: Mask, gaps: Mask) -> Floats:
-    """(symbols, length), CNY: the previous close that a bar's session is measured by.
+    """(length, symbols), CNY: the previous close that a bar's session is measured by.
 
     The exchange's, where it was stored; else the last close of the symbol's session before; NaN in the first session
     and in one that opens with a gap.
@@ -66,37 +66,37 @@ def reference_closes(packed: Packed, starts: Mask, gaps: Mask) -> Floats:
         return stored
     close = packed.fields["close"]
     derived = np.full(close.shape, np.nan)
-    derived[:, 1:] = close[:, :-1]
+    derived[1:] = close[:-1]
     derived[gaps] = np.nan
     if packed.frame != "1d":
-        place = np.where(starts, np.arange(close.shape[1]), 0)
-        np.maximum.accumulate(place, axis=1, out=place)
-        derived = np.take_along_axis(derived, place, axis=1)
+        place = np.where(starts, np.arange(len(close))[:, None], 0)
+        np.maximum.accumulate(place, axis=0, out=place)
+        derived = np.take_along_axis(derived, place, axis=0)
     return derived if stored is None else np.where(np.isnan(stored), derived, stored)
 
 
 def adjusted_prices(packed: Packed, starts: Mask) -> Mapping[str, Floats]:
-    """open, high, low, close, (symbols, length): as they would read on the newest bar's basis."""
+    """open, high, low, close, (length, symbols): as they would read on the newest bar's basis."""
     raw = {name: packed.fields[name] for name in PRICES}
     stored = packed.fields.get("prev_close")
     if stored is None or packed.length < 2:
         return raw
-    last = raw["close"][:, :-1]
-    differs = (np.abs(stored[:, 1:] - last) > SAME_PRICE) & starts[:, 1:]
-    touched = np.flatnonzero(differs.any(axis=1))
+    last = raw["close"][:-1]
+    differs = (np.abs(stored[1:] - last) > SAME_PRICE) & starts[1:]
+    touched = np.flatnonzero(differs.any(axis=0))
     if len(touched) == 0:
         return raw
-    step = np.where(differs[touched], stored[touched, 1:] / last[touched], 1.0)
-    factors = np.ones((len(touched), packed.length))
-    factors[:, :-1] = np.cumprod(step[:, ::-1], axis=1)[:, ::-1]
+    step = np.where(differs[:, touched], stored[1:, touched] / last[:, touched], 1.0)
+    factors = np.ones((packed.length, len(touched)))
+    factors[:-1] = np.cumprod(step[::-1], axis=0)[::-1]
     adjusted = {name: values.copy() for name, values in raw.items()}
     for values in adjusted.values():
-        values[touched] *= factors
+        values[:, touched] *= factors
     return adjusted
 
 
 def ex_gaps(packed: Packed, starts: Mask, origin: int | None = None) -> Mask:
-    """(symbols, length): where a session opens beyond any legal limit of the close before it and no factor covers it.
+    """(length, symbols): where a session opens beyond any legal limit of the close before it and no factor covers it.
 
     A symbol's first five sessions are left out where its first bar is later than `origin` (UTC ns; the earliest bar by
     default): it was listed then, and has no limit.
@@ -105,24 +105,24 @@ def ex_gaps(packed: Packed, starts: Mask, origin: int | None = None) -> Mask:
     gaps = np.zeros(exists.shape, dtype=bool)
     if packed.length < 2:
         return gaps
-    before = packed.fields["close"][:, :-1]
-    opens = packed.fields["open"][:, 1:]
+    before = packed.fields["close"][:-1]
+    opens = packed.fields["open"][1:]
     # No board's limit is under 5 %: only what moved further is looked at more closely.
-    far = starts[:, 1:] & (np.abs(opens - before) > 0.05 * before)
+    far = starts[1:] & (np.abs(opens - before) > 0.05 * before)
     if (stored := packed.fields.get("prev_close")) is not None:
-        far &= np.isnan(stored[:, 1:])
-    symbol, place = np.nonzero(far)
+        far &= np.isnan(stored[1:])
+    place, symbol = np.nonzero(far)
     if len(symbol) == 0:
         return gaps
     boards = np.array([board(name) for name in packed.symbols])
-    ratio = widest_ratio(boards[symbol], local_day(packed.bar_ends[symbol, place + 1]))
-    close = before[symbol, place]
+    ratio = widest_ratio(boards[symbol], local_day(packed.bar_ends[place + 1, symbol]))
+    close = before[place, symbol]
     # The limit itself is rounded to the tick: 0.01 covers every market's.
-    beyond = np.abs(opens[symbol, place] - close) > close * ratio + 0.01
+    beyond = np.abs(opens[place, symbol] - close) > close * ratio + 0.01
     listed_later = first_bar_ends(packed)[symbol] > (origin if origin is not None else packed.bar_ends[exists].min())
-    ordinal = np.cumsum(starts, axis=1)[symbol, place + 1]
+    ordinal = np.cumsum(starts, axis=0)[place + 1, symbol]
     beyond &= ~(listed_later & (ordinal <= LISTING_SESSIONS))
-    gaps[symbol[beyond], place[beyond] + 1] = True
+    gaps[place[beyond] + 1, symbol[beyond]] = True
     return gaps
 
 
@@ -130,5 +130,5 @@ def first_bar_ends(packed: Packed) -> npt.NDArray[np.int64]:
     """(symbols,) UTC ns: each symbol's first known bar end, the largest integer where it has none."""
     first = np.full(len(packed.symbols), np.iinfo(np.int64).max)
     has = np.flatnonzero(packed.lengths)
-    first[has] = packed.bar_ends[has, packed.length - packed.lengths[has]]
+    first[has] = packed.bar_ends[packed.length - packed.lengths[has], has]
     return first

@@ -1,8 +1,8 @@
 """Panel: one frame's bars of many symbols as float64 matrices, and its packed form, where a halt is no bar.
 
 A panel is time-major, (bars, symbols): row = a bar end at which anything traded, NaN where a symbol has no bar.
-`Panel.pack()` gives the form in which indicators run: symbol-major, (symbols, length), every symbol's own bars
-right-aligned, so that column -1 is each symbol's newest bar, -2 the one before, whatever halts lie between.
+`Panel.pack()` gives the form in which indicators run: (length, symbols), every symbol's own bars at the bottom, so that
+row -1 is each symbol's newest bar, -2 the one before, whatever halts lie between.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,12 +31,12 @@ NO_BAR = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Packed:
-    """Each symbol's own bars, right-aligned: (symbols, length), NaN before a symbol's first bar."""
+    """Each symbol's own bars, the newest in the last row: (length, symbols), NaN before a symbol's first bar."""
 
     frame: str
     symbols: tuple[str, ...]
     bar_ends: Times
-    """(symbols, length) UTC ns; `NO_BAR` where there is none."""
+    """(length, symbols) UTC ns; `NO_BAR` where there is none."""
     lengths: npt.NDArray[np.int64]
     """(symbols,): how many bars a symbol has."""
     fields: Mapping[str, Floats]
@@ -45,7 +45,7 @@ class Packed:
     @property
     def length(self) -> int:
         """Bars of the longest symbol."""
-        return int(self.bar_ends.shape[1])
+        return len(self.bar_ends)
 
     @classmethod
     def from_table(cls, table: pa.Table, frame: str, symbols: Sequence[str]) -> Self:
@@ -69,36 +69,43 @@ class Packed:
         lengths = np.bincount(code, minlength=len(symbols)).astype(np.int64)
         length = int(lengths.max(initial=0))
         start = np.cumsum(lengths) - lengths
-        column = np.arange(len(code)) - np.repeat(start, lengths) + np.repeat(length - lengths, lengths)
-        flat = code.astype(np.int64) * length + column
-        bar_ends = np.full((len(symbols), length), NO_BAR)
-        bar_ends.ravel()[flat] = ends
+        place = np.arange(len(code)) + np.repeat(length - lengths - start, lengths)
+        # In the order of the table, which mostly is that of time: neighbours there are neighbours in the matrices.
+        flat = np.full(table.num_rows, -1)
+        flat[order] = place * len(symbols) + code
+        kept: Any = slice(None) if len(order) == len(flat) else np.flatnonzero(flat >= 0)
+        flat = flat[kept]
+        bar_ends = np.full((length, len(symbols)), NO_BAR)
+        bar_ends.ravel()[flat] = _ends(table)[kept]
         fields = {}
         for name in FIELDS:
             matrix = np.full(bar_ends.shape, np.nan)
-            matrix.ravel()[flat] = _floats(table[name])[order]
+            matrix.ravel()[flat] = _floats(table[name])[kept]
             fields[name] = matrix
         return cls(frame, tuple(symbols), bar_ends, lengths, fields)
 
     def unpack(self, values: npt.NDArray[Any], times: Times) -> Floats:
-        """(symbols, length) or its last columns -> (bars, symbols) on the rows `times`, NaN where there is no bar."""
-        if values.shape[1] == self.length == len(times) and bool((self.lengths == len(times)).all()):
-            return np.ascontiguousarray(values.T)
+        """(length, symbols) or its last rows -> (bars, symbols) on the rows `times`, NaN where there is no bar.
+
+        Where every symbol has a bar at each of `times` it is `values` itself.
+        """
+        if len(values) == self.length == len(times) and bool((self.lengths == len(times)).all()):
+            return values
         out = np.full((len(times), len(self.symbols)), np.nan)
-        symbol, place, row = self._places(times)
-        first = self.length - values.shape[1]
+        place, symbol, row = self._places(times)
+        first = self.length - len(values)
         if first:
-            kept = place >= first
-            symbol, place, row = symbol[kept], place[kept] - first, row[kept]
-        out[row, symbol] = values[symbol, place]
+            kept = slice(np.searchsorted(place, first), None)
+            place, symbol, row = place[kept] - first, symbol[kept], row[kept]
+        out[row, symbol] = values[place, symbol]
         return out
 
     def _places(self, times: Times) -> tuple[npt.NDArray[np.int64], ...]:
-        """(symbol, column, row of `times`) of every bar; kept, since many matrices are unpacked onto the same rows."""
+        """(row, symbol, row of `times`) of every bar; kept, since many matrices are unpacked onto the same rows."""
         known: list[Any] = self._known
         if not known or known[0] is not times:
-            symbol, place = np.nonzero(self.bar_ends != NO_BAR)
-            known[:] = [times, symbol, place, np.searchsorted(times, self.bar_ends[symbol, place])]
+            place, symbol = np.nonzero(self.bar_ends != NO_BAR)
+            known[:] = [times, place, symbol, np.searchsorted(times, self.bar_ends[place, symbol])]
         return known[1], known[2], known[3]
 
 
@@ -184,26 +191,32 @@ class Panel:
         return Panel(self.frame, self.times[:n], self.symbols, {name: m[:n] for name, m in self.fields.items()})
 
     def pack(self, names: Iterable[str] | None = None) -> Packed:
-        """Each symbol's own bars, right-aligned; `names`: the fields wanted, all by default."""
+        """Each symbol's own bars, the newest in the last row; `names`: the fields wanted, all by default.
+
+        Where no symbol has a halt the matrices are views of the panel's.
+        """
         wanted = list(self.fields if names is None else names)
-        if bool(self.present.all()):
-            fields = {name: self.fields[name].T for name in wanted}
-            n_symbols, length = len(self.symbols), len(self.times) if self.symbols else 0
-            lengths = np.full(n_symbols, length)
-            return Packed(self.frame, self.symbols, np.tile(self.times[:length], (n_symbols, 1)), lengths, fields)
-        present = np.ascontiguousarray(self.present.T)
-        lengths = present.sum(axis=1)
+        present = self.present
+        lengths = np.count_nonzero(present, axis=0)
         length = int(lengths.max(initial=0))
-        column, row = np.nonzero(present)
-        start = np.cumsum(lengths) - lengths
-        place = length - lengths[column] + (np.arange(len(column)) - start[column])
-        bar_ends = np.full((len(self.symbols), length), NO_BAR)
-        bar_ends[column, place] = self.times[row]
-        fields = {}
-        for name in wanted:
-            matrix = np.full(bar_ends.shape, np.nan)
-            matrix[column, place] = self.fields[name].T[column, row]
-            fields[name] = matrix
+        newest = slice(len(present) - length, None)
+        bar_ends = np.where(present[newest], self.times[newest, None], NO_BAR)
+        fields = {name: self.fields[name][newest] for name in wanted}
+        halted = np.flatnonzero((present[:-1] & ~present[1:]).any(axis=0))
+        if len(halted):
+            symbol, row = np.nonzero(np.ascontiguousarray(present[:, halted].T))
+            own = lengths[halted]
+            place = np.arange(len(row)) + np.repeat(length - own - (np.cumsum(own) - own), own)
+
+            def closed_up(matrix: npt.NDArray[Any], blank: Any) -> npt.NDArray[Any]:
+                values = np.full((len(halted), length), blank)
+                values[symbol, place] = matrix[row, halted[symbol]]
+                return values.T
+
+            bar_ends[:, halted] = closed_up(np.broadcast_to(self.times[:, None], present.shape), NO_BAR)
+            for name in wanted:
+                fields[name] = fields[name].copy()
+                fields[name][:, halted] = closed_up(self.fields[name], np.nan)
         return Packed(self.frame, self.symbols, bar_ends, lengths, fields)
 
 

@@ -165,6 +165,9 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
     shape = (source.length, len(panel.symbols))
     unpacked: dict[Term, Floats] = {}
     for term in dict.fromkeys(terms.values()):
-        full = np.broadcast_to(results[term], shape)
-        unpacked[term] = source.packed.unpack(full.T, panel.times)
+        value = results[term] if np.ndim(results[term]) else np.full(shape, results[term])
+        full = source.packed.unpack(value, panel.times)
+        # What the caller does to its values is no business of the panel's.
+        own = full.flags.writeable and not any(np.may_share_memory(full, matrix) for matrix in panel.fields.values())
+        unpacked[term] = full if own else full.copy()
     return Values({expression: unpacked[term] for expression, term in terms.items()}, chosen.name)

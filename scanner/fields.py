@@ -67,7 +67,7 @@ class Source:
         return basis(self.packed, self.origin) if self._known is None else self._known
 
     def series(self, name: str) -> Floats | None:
-        """(symbols, length): a stored field as indicators see it; None where there is none."""
+        """(length, symbols): a stored field as indicators see it; None where there is none."""
         if name in PRICES and self._adjust:
             return self.basis.prices[name]
         return self.packed.fields.get(name)
@@ -77,8 +77,8 @@ class Source:
         """(symbols,): how many bars ago the newest ex-rights gap was, 0 at the newest bar; infinite where none was."""
         if self.length == 0:
             return np.full(len(self.packed.symbols), np.inf)
-        newest_first = self.basis.gaps[:, ::-1]
-        return np.where(newest_first.any(axis=1), newest_first.argmax(axis=1), np.inf)
+        newest_first = self.basis.gaps[::-1]
+        return np.where(newest_first.any(axis=0), newest_first.argmax(axis=0), np.inf)
 
     @property
     def boards(self) -> Array:
@@ -94,11 +94,11 @@ class Source:
         """The last bars of a stored field as it was stored; NaN where there is none."""
         if name not in self.packed.fields:
             return np.full((keep, len(self.packed.symbols)), np.nan)
-        return tail(self.packed.fields[name].T, keep)
+        return tail(self.packed.fields[name], keep)
 
     def ends(self, keep: int) -> Array:
         """(keep, symbols) UTC ns, NO_BAR where there is none; `keep` at most `length`."""
-        return self.packed.bar_ends.T[self.length - keep :]
+        return self.packed.bar_ends[self.length - keep :]
 
     def days(self, keep: int) -> Array:
         """(keep, symbols) dates in Asia/Shanghai; of no bar, 1970."""
@@ -107,7 +107,7 @@ class Source:
 
     def references(self, keep: int) -> Array:
         """(keep, symbols) CNY, raw: the close that each bar's session is measured by."""
-        return tail(self.basis.references.T, keep)
+        return tail(self.basis.references, keep)
 
     def listed(self, keep: int) -> Array:
         """(keep, symbols): the how-manieth known bar it is, from 1; 0 or less before the first."""
@@ -153,8 +153,8 @@ class Source:
             before &= first_bar_ends(self.packed) <= self.origin
         sessions = np.full(before.shape, LISTING_SESSIONS + 1.0)
         new = np.flatnonzero(~before.all(axis=0))
-        starts = session_starts(self.packed.frame, self.packed.bar_ends[new])
-        counted = np.cumsum(starts, axis=1).T[self.length - keep :]
+        starts = session_starts(self.packed.frame, self.packed.bar_ends[:, new])
+        counted = np.cumsum(starts, axis=0)[self.length - keep :]
         sessions[:, new] = np.where(before[:, new], sessions[:, new], counted)
         return sessions
 
@@ -183,7 +183,7 @@ def tail(values: Array, keep: int) -> Array:
 def _series(name: str) -> Callable[[Source, int], Array]:
     def value(source: Source, keep: int) -> Array:
         series = source.series(name)
-        return np.full((keep, len(source.packed.symbols)), np.nan) if series is None else tail(series.T, keep)
+        return np.full((keep, len(source.packed.symbols)), np.nan) if series is None else tail(series, keep)
 
     return value
 

@@ -147,7 +147,7 @@ class _Market:
     def rule_hits(self, rule: Rule, engine: Engine) -> Hits:
         """A rule across the market, on the newest bars of those that have one at the scanned bar end."""
         current = self.newest.current
-        ends = np.where(current, self.bar_end, NO_BAR)[:, None]
+        ends = np.where(current, self.bar_end, NO_BAR)[None]
         lengths = np.ones(len(current), dtype=np.int64)
         source = Source(Packed(self.plan.frame, self.newest.symbols, ends, lengths, {}))
         terms = [rule.when, *rule.shown]

@@ -20,7 +20,7 @@ from scanner.scan import Plan, ShardAnswer, scan_shard
 Names = dict[str, tuple[str, str]]
 """Symbol -> (short name, day it was seen on)."""
 SPARE = 256
-"""Columns that a shard holds ready for new bars."""
+"""Rows that a shard holds ready for new bars."""
 COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
 MOST = 8
 """Shards that one process keeps."""
@@ -52,10 +52,10 @@ class ShardTask:
 
 
 class Resident:
-    """The bars of some symbols and the basis of their prices, right-aligned in matrices with room for more.
+    """The bars of some symbols and the basis of their prices, as in `Packed`, in matrices with room for more.
 
-    All newest bars stand in one column; a new bar end moves on by one column, and a symbol that has no bar there is
-    shifted along, so that its own newest bar stays in the last column.
+    All newest bars stand in one row; a new bar end moves on by one row, and a symbol that has no bar there is shifted
+    along, so that its own newest bar stays in the last row.
     """
 
     def __init__(self, packed: Packed, upto: int, origin: int) -> None:
@@ -64,47 +64,47 @@ class Resident:
         self.times = np.unique(packed.bar_ends[packed.bar_ends != NO_BAR])
         self._stop = packed.length
         self._lengths = packed.lengths
-        self._columns = _columns(packed, basis(packed, origin))
+        self._matrices = _matrices(packed, basis(packed, origin))
 
     def advance(self, table: pa.Table, upto: int) -> None:
         """Take the bars of one later bar end, `upto`; other symbols' rows are left out."""
         new = Packed.from_table(table, self.frame, self.symbols)
-        if new.length > 1 or (new.bar_ends[new.lengths > 0] != upto).any():
+        if new.length > 1 or (new.bar_ends[:, new.lengths > 0] != upto).any():
             raise ValueError(f"a resident shard advances by one bar end, {upto}, at a time")
         self.upto = upto
         if new.length == 0:
             return
-        if self._stop == self._columns["bar_end"].shape[1]:
+        if self._stop == len(self._matrices["bar_end"]):
             self._grow()
         stop = self._stop
         has = new.lengths == 1
         halted = np.flatnonzero(~has)
-        before = self._columns["bar_end"][:, stop - 1] if stop else np.full(len(has), NO_BAR)
-        opens = local_day(new.bar_ends[:, 0]) != local_day(before)
-        # The halted ones are few: shifting them keeps everyone's newest bar in the last column.
-        for matrix in self._columns.values():
-            matrix[halted, 1 : stop + 1] = matrix[halted, :stop]
-            matrix[halted, 0] = _empty(matrix.dtype)
+        before = self._matrices["bar_end"][stop - 1] if stop else np.full(len(has), NO_BAR)
+        opens = local_day(new.bar_ends[0]) != local_day(before)
+        # The halted ones are few: shifting them keeps everyone's newest bar in the last row.
+        for matrix in self._matrices.values():
+            matrix[1 : stop + 1, halted] = matrix[:stop, halted]
+            matrix[0, halted] = _empty(matrix.dtype)
         # Within a session a bar stands on the basis of the one before.
         for name, values in {"bar_end": new.bar_ends, **new.fields}.items():
-            self._columns[name][has, stop] = values[has, 0]
+            self._matrices[name][stop, has] = values[0, has]
         for name in PRICES:
-            self._columns[f"adjusted {name}"][has, stop] = new.fields[name][has, 0]
-        self._columns["reference"][has, stop] = new.fields["prev_close"][has, 0]
+            self._matrices[f"adjusted {name}"][stop, has] = new.fields[name][0, has]
+        self._matrices["reference"][stop, has] = new.fields["prev_close"][0, has]
         self._lengths = self._lengths + has
         self._stop += 1
         self.times = np.append(self.times, upto)
-        self._rebase(np.flatnonzero(has & (opens | np.isnan(new.fields["prev_close"][:, 0]))))
+        self._rebase(np.flatnonzero(has & (opens | np.isnan(new.fields["prev_close"][0]))))
 
     def packed(self) -> Packed:
         """The bars as they stand; views, good until the next `advance`."""
-        bar_ends, *matrices = (self._columns[name][:, self._first : self._stop] for name in ("bar_end", *FIELDS))
+        bar_ends, *matrices = (self._matrices[name][self._first : self._stop] for name in ("bar_end", *FIELDS))
         fields = dict(zip(FIELDS, matrices, strict=True))
         return Packed(self.frame, self.symbols, bar_ends, self._lengths, fields)
 
     def basis(self) -> Basis:
         """The basis of their prices; views, good until the next `advance`."""
-        views = {name: matrix[:, self._first : self._stop] for name, matrix in self._columns.items()}
+        views = {name: matrix[self._first : self._stop] for name, matrix in self._matrices.items()}
         prices = {name: views[f"adjusted {name}"] for name in PRICES}
         return Basis(prices, views["reference"], views["gap"])
 
@@ -112,27 +112,27 @@ class Resident:
     def _first(self) -> int:
         return self._stop - int(self._lengths.max(initial=0))
 
-    def _rebase(self, rows: npt.NDArray[np.int64]) -> None:
+    def _rebase(self, columns: npt.NDArray[np.int64]) -> None:
         """Compute the basis of some symbols anew."""
-        if len(rows) == 0:
+        if len(columns) == 0:
             return
         whole = self.packed()
-        fields = {name: matrix[rows] for name, matrix in whole.fields.items()}
-        symbols = tuple(self.symbols[j] for j in rows)
-        some = Packed(self.frame, symbols, whole.bar_ends[rows], whole.lengths[rows], fields)
-        for name, values in _columns(some, basis(some, self.origin)).items():
-            self._columns[name][rows, self._first : self._stop] = values
+        fields = {name: matrix[:, columns] for name, matrix in whole.fields.items()}
+        symbols = tuple(self.symbols[j] for j in columns)
+        some = Packed(self.frame, symbols, whole.bar_ends[:, columns], whole.lengths[columns], fields)
+        for name, values in _matrices(some, basis(some, self.origin)).items():
+            self._matrices[name][self._first : self._stop, columns] = values
 
     def _grow(self) -> None:
         first, longest = self._first, self._stop - self._first
-        for name, matrix in self._columns.items():
-            grown = np.full((len(matrix), longest + SPARE), _empty(matrix.dtype))
-            grown[:, :longest] = matrix[:, first : self._stop]
-            self._columns[name] = grown
+        for name, matrix in self._matrices.items():
+            grown = np.full((longest + SPARE, matrix.shape[1]), _empty(matrix.dtype))
+            grown[:longest] = matrix[first : self._stop]
+            self._matrices[name] = grown
         self._stop = longest
 
 
-def _columns(packed: Packed, known: Basis) -> dict[str, npt.NDArray[Any]]:
+def _matrices(packed: Packed, known: Basis) -> dict[str, npt.NDArray[Any]]:
     """Every matrix of a resident shard by name."""
     adjusted = {f"adjusted {name}": values for name, values in known.prices.items()}
     return {"bar_end": packed.bar_ends, **packed.fields, **adjusted, "reference": known.references, "gap": known.gaps}

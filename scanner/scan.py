@@ -184,7 +184,7 @@ def scan_shard(
     source = Source(packed, names=names, origin=origin, known=known)
     values = evaluate(plan.terms, source, engine)
     n = len(packed.symbols)
-    current = packed.bar_ends[:, -1] == bar_end if packed.length else np.zeros(n, dtype=bool)
+    current = packed.bar_ends[-1] == bar_end if packed.length else np.zeros(n, dtype=bool)
     hits: list[Hit] = []
     gapped: list[tuple[str, str]] = []
 
@@ -225,7 +225,7 @@ def _standing(candidate: Candidate, source: Source, current: Mask) -> Standing:
     elif packed.length <= candidate.cooldown:
         silent_since = np.full(len(current), NO_BAR)
     else:
-        silent_since = packed.bar_ends[:, packed.length - 1 - candidate.cooldown].copy()
+        silent_since = packed.bar_ends[packed.length - 1 - candidate.cooldown].copy()
     return Standing(eligible, source.gap_age < far, silent_since)
 
 

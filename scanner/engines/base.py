@@ -42,7 +42,7 @@ class Series:
     @cached_property
     def by_bar(self) -> Floats:
         """C-contiguous (bars, symbols)."""
-        return transposed(self._rows.T)
+        return self._rows if self._rows.flags.c_contiguous else transposed(self._rows.T)
 
     @cached_property
     def by_symbol(self) -> Floats:
@@ -52,7 +52,7 @@ class Series:
     @cached_property
     def span(self) -> tuple[Counts, Counts]:
         """(symbols,) first and stop, see `spans`."""
-        return spans([self._rows.T], self.lengths)
+        return spans([self._rows], self.lengths)
 
 
 def transposed(matrix: Floats) -> Floats:
@@ -97,7 +97,7 @@ def by_symbol(
     *,
     keep: int | None = None,
 ) -> tuple[Floats, ...]:
-    """`Engine.run` on (symbols, bars) matrices as `Packed` holds them; the outputs are such too."""
+    """`Engine.run` on (symbols, bars) matrices; the outputs are such too."""
     inputs = [Series(np.asarray(matrix, dtype=np.float64).T, lengths) for matrix in matrices]
     return tuple(output.T for output in engine.run(indicator, params, inputs, keep=keep))
 
@@ -137,29 +137,30 @@ def joint_span(indicator: Indicator, inputs: Sequence[Series]) -> tuple[Counts, 
     firsts, stops = zip(*[series.span for series in inputs], strict=True)
     if all((stop == inputs[0].bars).all() for stop in stops):
         return functools.reduce(np.maximum, firsts), stops[0]
-    return spans([series.by_symbol for series in inputs], inputs[0].lengths)
+    return spans([series.by_bar for series in inputs], inputs[0].lengths)
 
 
 def spans(inputs: Sequence[Floats], lengths: Counts) -> tuple[Counts, Counts]:
-    """(symbols,) first and stop: the columns over which each symbol's indicator runs.
+    """(symbols,) first and stop: the rows over which each symbol's indicator runs, of (bars, symbols) inputs.
 
-    From the first bar at which every input is finite to the first later one at which one is not; the number of columns
+    From the first bar at which every input is finite to the first later one at which one is not; the number of bars
     where there is no such bar.
     """
-    finite = np.isfinite(inputs[0])
+    bars, n_symbols = inputs[0].shape
+    first, stop = bars - lengths, np.full(n_symbols, bars, dtype=np.int64)
+    # A sum is finite only if every number is: reading is all that most matrices cost.
+    with np.errstate(invalid="ignore", over="ignore"):
+        doubtful = np.flatnonzero(~np.isfinite(sum(matrix.sum(axis=0) for matrix in inputs)))
+    if len(doubtful) == 0:
+        return first, stop
+    finite = np.isfinite(inputs[0][:, doubtful])
     for matrix in inputs[1:]:
-        finite &= np.isfinite(matrix)
-    n_symbols, length = finite.shape
-    stop = np.full(n_symbols, length, dtype=np.int64)
-    listed = length - lengths
-    if length == 0 or (not listed.any() and finite.all()):
-        return np.zeros(n_symbols, dtype=np.int64), stop
-    first = first_true(finite)
-    if (first < listed).any():
-        finite &= np.arange(length) >= listed[:, None]
-        first = first_true(finite)
-    broken = np.flatnonzero(np.count_nonzero(finite, axis=1) < length - first)
-    stop[broken] = [first[i] + np.argmin(finite[i, first[i] :]) for i in broken]
+        finite &= np.isfinite(matrix[:, doubtful])
+    finite &= np.arange(bars)[:, None] >= first[doubtful]
+    finite = np.ascontiguousarray(finite.T)
+    first[doubtful] = begin = first_true(finite)
+    broken = np.flatnonzero(np.count_nonzero(finite, axis=1) < bars - begin)
+    stop[doubtful[broken]] = [begin[i] + np.argmin(finite[i, begin[i] :]) for i in broken]
     return first, stop
 
 

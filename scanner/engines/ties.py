@@ -89,7 +89,7 @@ def _compare(name: str, when: Term, source: Source, first: Engine, second: Engin
     found = []
     for t, j in np.argwhere(differ):
         apart, tolerance = _nearest(when, pairs, one, int(t), int(j))
-        end = int(source.packed.bar_ends[j, t])
+        end = int(source.packed.bar_ends[t, j])
         found.append(Difference(name, source.packed.symbols[j], end, apart, tolerance))
     return Comparison(name, int((one[when] == 1.0).sum()), tuple(found))
 

@@ -76,11 +76,11 @@ def test_rows_in_any_order_become_a_panel_and_pack_and_unpack_are_inverse(market
     np.testing.assert_array_equal(packed.lengths, present.sum(axis=0))
     # Right-aligned, without holes, oldest first.
     exists = packed.bar_ends != NO_BAR
-    np.testing.assert_array_equal(exists, np.arange(packed.length) >= packed.length - packed.lengths[:, None])
-    assert (np.diff(packed.bar_ends, axis=1)[exists[:, :-1]] > 0).all()
+    np.testing.assert_array_equal(exists, np.arange(packed.length)[:, None] >= packed.length - packed.lengths)
+    assert (np.diff(packed.bar_ends, axis=0)[exists[:-1]] > 0).all()
     for name in FIELDS:
         np.testing.assert_array_equal(packed.unpack(packed.fields[name], panel.times), panel[name])
-        last = packed.fields[name][:, -2:]
+        last = packed.fields[name][-2:]
         shown = packed.unpack(last, panel.times)
         assert np.isnan(shown[~np.isnan(shown)]).sum() == 0
         np.testing.assert_array_equal(shown[-1:], panel[name][-1:])

@@ -29,7 +29,7 @@ every_param_of_talib = pytest.mark.parametrize(("indicator", "param"), [p for p 
 
 
 def run(engine: Engine, indicator: Indicator, packed: Packed, *args: Any, keep: int | None = None) -> list[Floats]:
-    inputs = [packed.fields[name] for name in indicator.inputs]
+    inputs = [packed.fields[name].T for name in indicator.inputs]
     for matrix in inputs:
         matrix.flags.writeable = False
     return list(by_symbol(engine, indicator, indicator.bind(*args), inputs, packed.lengths, keep=keep))
@@ -37,7 +37,7 @@ def run(engine: Engine, indicator: Indicator, packed: Packed, *args: Any, keep: 
 
 def on_panel(engine: Engine, indicator: Indicator, panel: Panel, *args: Any) -> list[Floats]:
     packed = panel.pack(indicator.inputs)
-    return [packed.unpack(values, panel.times) for values in run(engine, indicator, packed, *args)]
+    return [packed.unpack(values.T, panel.times) for values in run(engine, indicator, packed, *args)]
 
 
 def altered(indicator: Indicator) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ def same(got: Sequence[Floats], wanted: Sequence[Floats]) -> None:
 
 def remembers(indicator: Indicator, packed: Packed) -> bool:
     """Whether the newest value depends on bars before the lookback."""
-    inputs = [packed.fields[name] for name in indicator.inputs]
+    inputs = [packed.fields[name].T for name in indicator.inputs]
     params = indicator.bind()
     window = indicator.lookback(**params) + 1
     engine = choose("talib")[0]
@@ -193,7 +193,7 @@ def test_every_parameter_matters(indicator: Indicator, param: Param, engine: Eng
     panel = make_panel()
     value = dict(zip([p.name for p in indicator.params], altered(indicator), strict=True))[param.name]
     packed = panel.pack(indicator.inputs)
-    inputs = [packed.fields[name] for name in indicator.inputs]
+    inputs = [packed.fields[name].T for name in indicator.inputs]
     usual = by_symbol(engine, indicator, indicator.bind(), inputs, packed.lengths)
     other = by_symbol(engine, indicator, indicator.bind(**{param.name: value}), inputs, packed.lengths)
     assert any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(usual, other, strict=True))
@@ -252,7 +252,7 @@ def test_later_bars_change_no_earlier_value(indicator: Indicator, engine: Engine
 def test_keep_gives_the_last_columns(indicator: Indicator, engine: Engine, make_panel: Any) -> None:
     packed = make_panel().pack()
     broken = {name: matrix.copy() for name, matrix in packed.fields.items()}
-    broken["close"][1, -20] = broken["high"][1, -20] = np.nan
+    broken["close"][-20, 1] = broken["high"][-20, 1] = np.nan
     for bars in (packed, replace(packed, fields=broken)):
         whole = run(engine, indicator, bars)
         for keep in (1, 2, 60, 150, 10_000):
@@ -371,8 +371,8 @@ def test_a_gap_within_ends_the_symbol(indicator: Indicator, bad: float, engine: 
     whole = run(engine, indicator, packed)
     for name in indicator.inputs:
         fields = {n: m.copy() for n, m in packed.fields.items()}
-        fields[name][1, 90] = bad
-        fields[name][2, lookback // 2 : lookback // 2 + 1] = bad  # at its first bar, or within the lookback
+        fields[name][90, 1] = bad
+        fields[name][lookback // 2 : lookback // 2 + 1, 2] = bad  # at its first bar, or within the lookback
         got = run(engine, indicator, replace(packed, fields=fields))
         for values, before in zip(got, whole, strict=True):
             np.testing.assert_array_equal(values[0], before[0])
@@ -388,10 +388,10 @@ def test_inputs_that_begin_later_shift_the_lookback(indicator: Indicator, engine
     for blank in (np.nan, np.inf):
         fields = {n: m.copy() for n, m in packed.fields.items()}
         late = fields[indicator.inputs[-1]]
-        late[1, : 130 - packed.lengths[1] + 9] = blank
+        late[: 130 - packed.lengths[1] + 9, 1] = blank
         got = run(engine, indicator, replace(packed, fields=fields))
         begin = 130 - int(packed.lengths[1]) + 9
-        trimmed = {n: np.ascontiguousarray(m[[1], begin:]) for n, m in packed.fields.items()}
+        trimmed = {n: np.ascontiguousarray(m[begin:, [1]].T) for n, m in packed.fields.items()}
         inputs = [trimmed[n] for n in indicator.inputs]
         alone = by_symbol(engine, indicator, indicator.bind(), inputs, np.array([130 - begin]))
         for values, own in zip(got, alone, strict=True):
@@ -403,7 +403,7 @@ def test_inputs_that_begin_later_shift_the_lookback(indicator: Indicator, engine
 def test_bars_before_a_symbols_first_count_for_nothing(indicator: Indicator, engine: Engine, make_panel: Any) -> None:
     """`lengths` says where a symbol begins, even if an input (a constant, say) has values before."""
     packed = make_panel(3, 130, listings=False, halts=False).pack()
-    inputs = [packed.fields[name] for name in indicator.inputs]
+    inputs = [packed.fields[name].T for name in indicator.inputs]
     got = by_symbol(engine, indicator, indicator.bind(), inputs, np.array([130, 100, 0]))
     alone = by_symbol(engine, indicator, indicator.bind(), [m[[1], 30:] for m in inputs], np.array([100]))
     for values, own in zip(got, alone, strict=True):

@@ -21,7 +21,8 @@ every_function = pytest.mark.parametrize("name", functions())
 def arguments(indicator: Indicator, panel: Any) -> tuple[list[Any], Any]:
     """The function's inputs from a packed panel, and the lengths."""
     packed = panel.pack()
-    fields = {**packed.fields, "periods": np.where(np.isnan(packed.fields["close"]), np.nan, 5.0)}
+    fields = {name: matrix.T for name, matrix in packed.fields.items()}
+    fields["periods"] = np.where(np.isnan(fields["close"]), np.nan, 5.0)
     scale = 1e-3 if indicator.talib in OUTSIDE_ITS_DOMAIN else 1.0
     return [scale * fields[name] for name in indicator.inputs], packed.lengths
 

@@ -61,15 +61,15 @@ def pack() -> Pack:
         length = int(lengths.max())
         days = np.arange(np.datetime64(first), np.datetime64(first) + length, dtype="datetime64[D]")
         ends = np.sort(np.concatenate([np.atleast_1d(bar_ends(day, frame)) for day in days]))[:length]
-        matrix = np.full((len(given), length), NO_BAR)
+        matrix = np.full((length, len(given)), NO_BAR)
         fields = {name: np.full(matrix.shape, np.nan) for name in FIELDS}
         for j, values in enumerate(given.values()):
             n = lengths[j]
-            matrix[j, length - n :] = ends[length - n :]
+            matrix[length - n :, j] = ends[length - n :]
             close = values["close"]
             whole = {"open": close, "high": close, "low": close, "volume": [1000.0] * n} | dict(values)
             for name, series in whole.items():
-                fields[name][j, length - n :] = series
+                fields[name][length - n :, j] = series
         return Packed(frame, tuple(given), matrix, lengths, fields)
 
     return make

@@ -167,6 +167,6 @@ nan, inf = np.nan, np.inf
     ],
 )
 def test_spans(rows: list[list[float]], length: int, first: int, stop: int) -> None:
-    inputs = [np.array([row, [1.0, 2.0, 3.0]]) for row in rows]
+    inputs = [np.array([row, [1.0, 2.0, 3.0]]).T for row in rows]
     begin, end = base.spans(inputs, np.array([length, 3]))
     assert (begin.tolist(), end.tolist()) == ([first, 0], [stop, 3])

@@ -176,3 +176,15 @@ def test_compute_refuses_a_text_and_what_is_no_value() -> None:
         compute("board", panel)
     with pytest.raises(ExpressionError, match="has 3 outputs; name one"):
         compute(["MACD"], panel)
+
+
+def test_what_is_done_to_values_leaves_the_panel_alone(daily: pa.Table) -> None:
+    panel = Panel.from_table(daily).upto(2**62)
+    whole = panel.select(
+        [s for s, n in zip(panel.symbols, panel.present.sum(axis=0), strict=True) if n == len(panel.times)]
+    )
+    before = whole["close"].copy()
+    values = compute(["close", "close * 2", "1 + 1"], whole)
+    for matrix in values.values():
+        matrix[:] = 0.0
+    np.testing.assert_array_equal(whole["close"], before)

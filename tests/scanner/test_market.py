@@ -116,10 +116,10 @@ strategies:
     loaded = list(strategies(rule).values())
     whole = pack({f"60000{i}.SH": [10.0 + i, 10.0 + i] for i in range(5)})
     ends = whole.bar_ends.copy()
-    ends[4] -= 86400 * 10**9
+    ends[:, 4] -= 86400 * 10**9
     packed = Packed("1d", whole.symbols, ends, whole.lengths, whole.fields)
     plan = make_plan("1d", loaded)
-    result = merge(plan, loaded, [scan_shard(plan, packed, int(ends[0, -1]), engine)], int(ends[0, -1]), engine)
+    result = merge(plan, loaded, [scan_shard(plan, packed, int(ends[-1, 0]), engine)], int(ends[-1, 0]), engine)
     assert [(hit.strategy, hit.symbol) for hit in result.hits] == [
         ("top", "600003.SH"), ("half", "600002.SH"), ("half", "600003.SH"),
     ]  # fmt: skip
@@ -150,9 +150,9 @@ class All(Strategy):
     loaded = list(strategies(python, "mine.py").values())
     whole = pack({f"60000{i}.SH": [10.0 + i] * 9 for i in range(3)})
     ends = whole.bar_ends.copy()
-    ends[2] -= DAY
+    ends[:, 2] -= DAY
     packed = Packed("1d", whole.symbols, ends, whole.lengths, whole.fields)
-    plan, end = make_plan("1d", loaded), int(ends[0, -1])
+    plan, end = make_plan("1d", loaded), int(ends[-1, 0])
     result = merge(plan, loaded, [scan_shard(plan, packed, end, engine)], end, engine)
     assert not result.failed
     assert [(hit.strategy, hit.symbol) for hit in result.hits] == [
@@ -198,7 +198,7 @@ class Low(Strategy):
     loaded = [*strategies(rule).values(), *strategies(python, "low.py").values()]
     packed = pack({"600519.SH": [10.0] * 7 + [5.0], "600000.SH": [10.0] * 7 + [9.9], "600004.SH": [10.0] * 7 + [10.1]})
     plan = make_plan("1d", loaded)
-    end = int(packed.bar_ends[0, -1])
+    end = int(packed.bar_ends[-1, 0])
     result = merge(plan, loaded, [scan_shard(plan, packed, end, engine)], end, engine)
     assert [(hit.strategy, hit.symbol) for hit in result.hits] == [("low", "600000.SH"), ("Low", "600000.SH")]
     assert result.gapped == (("Low", "600519.SH"), ("low", "600519.SH"))
@@ -270,11 +270,11 @@ def test_a_cooldown_is_counted_in_the_symbols_own_bars(strategies: Any, pack: An
     loaded = list(strategies("strategies: [{name: s, when: close > 0, action: BUY, cooldown: 2}]").values())
     whole = pack({"600519.SH": [10.0] * 5, "600000.SH": [10.0] * 5, "600004.SH": [10.0] * 2})
     ends = whole.bar_ends.copy()
-    ends[1, :4] -= 7 * DAY
+    ends[:4, 1] -= 7 * DAY
     packed = Packed("1d", whole.symbols, ends, whole.lengths, whole.fields)
     plan = make_plan("1d", loaded)
-    hits = scan_shard(plan, packed, int(ends[0, -1]), engine).hits
-    assert [hit.silent_since for hit in hits] == [ends[0, 2], ends[1, 2], np.iinfo(np.int64).min]
+    hits = scan_shard(plan, packed, int(ends[-1, 0]), engine).hits
+    assert [hit.silent_since for hit in hits] == [ends[2, 0], ends[2, 1], np.iinfo(np.int64).min]
 
 
 def test_extra_expressions_are_computed_and_change_no_hit(strategies: Any, daily: pa.Table, engine: Engine) -> None:

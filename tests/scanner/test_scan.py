@@ -31,12 +31,12 @@ def fired(answer: Any) -> dict[str, list[str]]:
 def test_a_hit_says_what_made_it(strategies: Any, pack: Any, engine: Engine) -> None:
     packed = pack({"300750.SZ": [10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 12.0]})
     plan = make_plan("1d", strategies(RULES).values())
-    answer = scan_shard(plan, packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(plan, packed, int(packed.bar_ends[-1, 0]), engine)
     up = answer.hits[0]
     assert (up.strategy, up.symbol, up.action, up.confidence, up.price) == ("up", "300750.SZ", "BUY", 0.7, 12.0)
     assert up.values == {"close": 12.0, "prev(close,1)": 10.0}
     assert (up.at_limit_up, up.at_limit_down) == (True, False)
-    assert up.silent_since == packed.bar_ends[0, -3]
+    assert up.silent_since == packed.bar_ends[-3, 0]
     assert (answer.n_symbols, answer.n_current, len(answer.times)) == (1, 1, 7)
     assert fired(answer) == {"up": ["300750.SZ"], "above": ["300750.SZ"]}
 
@@ -44,9 +44,9 @@ def test_a_hit_says_what_made_it(strategies: Any, pack: Any, engine: Engine) -> 
 def test_who_has_no_bar_at_the_scanned_end_fires_nothing(strategies: Any, pack: Any, engine: Engine) -> None:
     whole = pack({"300750.SZ": [10.0, 11.0, 12.0], "600519.SH": [10.0, 11.0, 12.0], "600000.SH": [10.0] * 3})
     ends = whole.bar_ends.copy()
-    ends[1] = np.r_[NO_BAR, ends[1, :-1]]  # its newest bar is the day before's
+    ends[:, 1] = np.r_[NO_BAR, ends[:-1, 1]]  # its newest bar is the day before's
     packed = Packed("1d", whole.symbols, ends, np.array([3, 2, 3]), whole.fields)
-    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(ends[-1, 0]), engine)
     assert fired(answer)["up"] == ["300750.SZ"]
     assert (answer.n_symbols, answer.n_current) == (3, 2)
 
@@ -54,7 +54,7 @@ def test_who_has_no_bar_at_the_scanned_end_fires_nothing(strategies: Any, pack: 
 def test_the_unknown_fires_nothing_and_neither_does_its_opposite(strategies: Any, pack: Any, engine: Engine) -> None:
     """On a first day nobody knows the previous close: `not pct_change > 5` is as unknown as `pct_change > 5`."""
     packed = pack({"300750.SZ": [10.0], "600519.SH": [10.0, 10.0]})
-    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(packed.bar_ends[-1, 0]), engine)
     assert fired(answer) == {"calm": ["600519.SH"]}
 
 
@@ -78,7 +78,7 @@ def test_a_gap_keeps_silent_until_it_has_left_the_window(
         for name, when in (("above", "close != 0 * SMA(close, 3)"), ("up", "close != 0 * prev(close)"))
     )
     packed = pack({"300750.SZ": GAP[:days]})
-    answer = scan_shard(make_plan("1d", strategies(rules).values()), packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(rules).values()), packed, int(packed.bar_ends[-1, 0]), engine)
     assert sorted(answer.gapped) == [(name, "300750.SZ") for name in silent]
     assert sorted(fired(answer)) == loud
 
@@ -86,7 +86,7 @@ def test_a_gap_keeps_silent_until_it_has_left_the_window(
 def test_a_known_factor_covers_the_gap(strategies: Any, pack: Any, engine: Engine) -> None:
     prev = [np.nan] * 7 + [5.0, 5.0, 5.1, 5.2, 5.3]
     packed = pack({"300750.SZ": {"close": GAP[:9], "prev_close": prev[:9]}})
-    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(packed.bar_ends[-1, 0]), engine)
     assert answer.gapped == []
     hit = next(hit for hit in answer.hits if hit.strategy == "above")
     assert hit.values == {"close": 5.1, "SMA(3)": pytest.approx((5 + 5 + 5.1) / 3)}
@@ -96,20 +96,20 @@ def test_a_known_factor_covers_the_gap(strategies: Any, pack: Any, engine: Engin
 def test_what_lies_behind_the_whole_history_is_never_forgotten(strategies: Any, pack: Any, engine: Engine) -> None:
     rule = "strategies: [{name: since, when: bars_since(close > 1) < 5, action: BUY}]"
     packed = pack({"300750.SZ": GAP})
-    answer = scan_shard(make_plan("1d", strategies(rule).values()), packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(rule).values()), packed, int(packed.bar_ends[-1, 0]), engine)
     assert answer.gapped == [("since", "300750.SZ")]
 
 
 def test_a_gap_in_what_would_not_have_fired_is_none(strategies: Any, pack: Any, engine: Engine) -> None:
     packed = pack({"300750.SZ": GAP[:8]})
-    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(RULES).values()), packed, int(packed.bar_ends[-1, 0]), engine)
     assert answer.gapped == []
 
 
 def test_a_universe_narrows_a_rule(strategies: Any, pack: Any, engine: Engine) -> None:
     rules = RULES.replace("cooldown: 2", "universe: {boards: [chinext], min_bars_listed: 3}")
     packed = pack({"300750.SZ": [10.0, 10, 11], "300751.SZ": [10.0, 11], "600519.SH": [10.0, 10, 11]})
-    answer = scan_shard(make_plan("1d", strategies(rules).values()), packed, int(packed.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(rules).values()), packed, int(packed.bar_ends[-1, 0]), engine)
     assert fired(answer)["up"] == ["300750.SZ"]
 
 
@@ -117,9 +117,9 @@ def test_a_shard_without_any_bar_answers(strategies: Any, pack: Any, engine: Eng
     rules = RULES + "  - {name: top, when: rank(close) > 0.9 and board == 'star' and MACD.hist > 0, action: BUY}\n"
     whole = pack({"300750.SZ": [10.0, 11.0]})
     nothing = Packed(
-        "1d", ("600519.SH",), np.full((1, 0), NO_BAR), np.array([0]), {n: np.empty((1, 0)) for n in whole.fields}
+        "1d", ("600519.SH",), np.full((0, 1), NO_BAR), np.array([0]), {n: np.empty((0, 1)) for n in whole.fields}
     )
-    answer = scan_shard(make_plan("1d", strategies(rules).values()), nothing, int(whole.bar_ends[0, -1]), engine)
+    answer = scan_shard(make_plan("1d", strategies(rules).values()), nothing, int(whole.bar_ends[-1, 0]), engine)
     assert (answer.n_symbols, answer.n_current, answer.hits, len(answer.times)) == (0, 0, [], 0)
     assert answer.newest is not None
     assert answer.newest.symbols == ("600519.SH",)
