@@ -13,13 +13,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import platformdirs
-
 from data.errors import EngineError
+from scanner.engines.folders import SETTING, folders
 from scanner.indicators.spec import Indicator
 
 try:
@@ -28,9 +26,6 @@ try:
     import numba
 except ImportError as error:
     raise EngineError(f"engine 'vector' needs numba: {error}. Install it with: pip install numba") from error
-
-SETTING = "MYSTOCKS_SCAN__KERNEL_CACHE"
-"""The environment's name for the folder of compiled kernels."""
 
 BLOCK = 256
 """Columns that are taken through all bars together: their state and newest rows stay in the cache of a core."""
@@ -127,7 +122,7 @@ def _sources(function: Callable[..., Any], seen: dict[str, object]) -> Iterator[
 def _module(name: str, text: str) -> Any:
     """Import a module of that text from the first cache folder that can be written."""
     refused = []
-    for folder in _folders():
+    for folder in folders():
         path = folder / name / "kernel.py"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,10 +140,3 @@ def _module(name: str, text: str) -> Any:
         spec.loader.exec_module(module)
         return module
     raise EngineError(f"no folder for compiled kernels can be written: {'; '.join(refused)}. Set {SETTING} to one")
-
-
-def _folders() -> Iterator[Path]:
-    if given := os.environ.get(SETTING):
-        yield Path(given)
-    yield platformdirs.user_cache_path("mystocks-scan") / "kernels"
-    yield Path(tempfile.gettempdir()) / f"mystocks-scan-kernels-{os.getuid() if hasattr(os, 'getuid') else ''}"

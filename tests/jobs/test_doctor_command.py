@@ -223,7 +223,7 @@ GOOD = {"version": 12080, "sleep": 0, "init": 0, "count": 1, "major": 8}
         (GOOD | {"init": 803}, "WARN", "different versions"),
         (GOOD | {"init": 999}, "WARN", "cuInit failed with error 999"),
         (GOOD | {"count": 0}, "WARN", "finds no device"),
-        (GOOD | {"major": 6}, "WARN", "Pretend 0 (6.6)"),
+        (GOOD | {"major": 6}, "WARN", "Pretend 0 has 6.6"),
         (GOOD | {"sleep": 30}, "WARN", "has not answered"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.engines import compiling
+from scanner.engines import compiling, folders
 from scanner.indicators import kernels
 from scanner.indicators.spec import Indicator
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json
 import numpy as np
-from scanner.engines import compiling
+from scanner.engines import compiling, folders
 from scanner.engines.base import by_symbol, choose
 from scanner.indicators import catalog
 
@@ -39,7 +39,7 @@ print(json.dumps({
 
 def run(tree: Path, **environment: str) -> dict[str, object]:
     """The program in a process of its own, on the source in `tree`."""
-    given = {name: value for name, value in os.environ.items() if name != compiling.SETTING}
+    given = {name: value for name, value in os.environ.items() if name != folders.SETTING}
     given |= {"PYTHONPATH": str(tree), **environment}
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tree, env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
