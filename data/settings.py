@@ -38,7 +38,7 @@ class ScanSettings(Section):
 
     frame: Frame | None = None
     engine: str = "auto"
-    cluster: str = "local"
+    cluster: str = Field("auto", description="auto, local, inline, or tcp://host:8786")
     workers: int = Field(0, ge=0, le=1024, description="worker processes of a local cluster; 0: one a core")
     strategies: tuple[Path, ...] = Field((), description="YAML or Python files or folders; none: the built-in ones")
     universe: tuple[str, ...] = Field(("a_share", "cdr"), description="kinds of symbols that are scanned")

@@ -30,7 +30,7 @@ _SCAN_OPTIONS = (
     click.option("--universe", multiple=True, metavar="KINDS", help="Kinds of symbols: a_share,cdr by default."),
     click.option("--history-bars", type=int, metavar="N", help="How many bars indicators see."),
     click.option("--engine", metavar="NAME", help=f"auto, {', '.join(ENGINES)}."),
-    click.option("--cluster", metavar="NAME", help="local, inline, or tcp://host:8786."),
+    click.option("--cluster", metavar="NAME", help="auto, local, inline, or tcp://host:8786."),
     click.option("--workers", type=int, metavar="N", help="Worker processes of a local cluster; 0: one a core."),
 )
 
@@ -70,15 +70,22 @@ class Parts:
             self.starting.result().close()
 
 
-def assemble(settings: Settings) -> Parts:
-    """Load the strategies (nothing starts if one does not load), choose the engine and start the cluster."""
+def assemble(settings: Settings, *, one_off: bool = False) -> Parts:
+    """Load the strategies (nothing starts if one does not load), choose the engine and start the cluster.
+
+    The cluster `auto` is local Dask, but for one scan alone on an engine that uses all cores itself: Dask's start
+    takes longer than that scan.
+    """
     check_kinds(settings.scan.universe)
     strategies = load(settings.scan.strategies)
     engine, reason = choose(settings.scan.engine)
+    cluster = settings.scan.cluster
+    if cluster == "auto":
+        cluster = "inline" if one_off and engine.name != "talib" else "local"
     with_thread = ThreadPoolExecutor(1, thread_name_prefix="cluster-start")
     starting = with_thread.submit(
         make_cluster,
-        settings.scan.cluster,
+        cluster,
         workers=settings.scan.workers,
         dashboard_port=settings.serve.dashboard_port,
     )

@@ -188,4 +188,4 @@ def make_cluster(name: str, *, workers: int = 0, dashboard_port: int = 8787) -> 
         return DaskCluster(workers=workers, dashboard_port=dashboard_port)
     if name.startswith(("tcp://", "tls://")):
         return DaskCluster(name)
-    raise UsageError(f"cluster must be local, inline or tcp://host:port; got {name!r}")
+    raise UsageError(f"cluster must be auto, local, inline or tcp://host:port; got {name!r}")

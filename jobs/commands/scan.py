@@ -68,7 +68,7 @@ def command(**given: Any) -> int:
     max_age = None if given["max_age"] is None else parse_age(given["max_age"])
     as_of = None if given["as_of"] is None else parse_time(given["as_of"])
     store = open_store(given["config"], given["store"])
-    parts = assemble(settings)
+    parts = assemble(settings, one_off=True)
     try:
         scanned = _scan(settings, parts, store, given, as_of)
     finally:
