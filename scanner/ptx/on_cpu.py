@@ -1,0 +1,126 @@
+"""The shipped PTX run on a CPU, thread by thread: a `Machine` with no GPU, for tests and for `mystocks-scan doctor`.
+
+Needs gcc. Slow, and exact: not one bit of a result may differ from the compiled kernels'.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import EngineError
+from data.panel import Floats
+from scanner.indicators.spec import Indicator, Value
+from scanner.ptx import entries, text
+from scanner.ptx.arguments import THREADS, Launch, address, plan
+from scanner.ptx.to_c import translate
+
+Run = Callable[[Launch], None]
+
+# The compiler must not fuse what the PTX keeps apart; -O1 keeps the compilation of big functions short.
+_GCC = ("gcc", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-w")
+_PROCESSES = 2
+
+
+class PtxMachine:
+    """Runs kernels as the PTX that is shipped, or as that of `texts` (indicator -> PTX with an entry of its name)."""
+
+    name = "ptx"
+    xp = np
+
+    def __init__(self, texts: Mapping[str, str] | None = None) -> None:
+        self._texts = {name: text(name) for name in entries()} if texts is None else dict(texts)
+        self._functions = compiled(list(self._texts.values()))
+
+    def zeros(self, rows: int, columns: int) -> Floats:
+        return np.zeros((rows, columns))
+
+    def put(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(array)
+
+    def get(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array
+
+    def batch(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, Value],
+        first: npt.NDArray[np.int64],
+        stop: npt.NDArray[np.int64],
+        inputs: Sequence[Floats],
+        state: Floats,
+        outputs: Sequence[Floats],
+    ) -> None:
+        """Every bar of [first, stop) of each column."""
+        self.launch(plan(indicator, params, first, stop, inputs, state, outputs))
+
+    def step(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, Value],
+        t: npt.NDArray[np.int64],
+        has: npt.NDArray[np.bool_],
+        inputs: Sequence[Floats],
+        state: Floats,
+        outputs: Sequence[Floats],
+    ) -> None:
+        """Bar t of each column that has one."""
+        self.launch(plan(indicator, params, t, t + has, inputs, state, outputs))
+
+    def launch(self, call: Launch) -> None:
+        """Runs an entry; raises RuntimeError where it reads or writes outside its arrays, or writes to an input."""
+        function = self._functions[f"mystocks_{call.indicator.name.lower()}"]
+        arrays = [value for value in call.arguments if isinstance(value, np.ndarray)]
+        read_only = 2 + len(call.indicator.inputs)
+        ranges = np.array(
+            [(address(a), address(a) + a.nbytes, i >= read_only) for i, a in enumerate(arrays)], dtype=np.uint64
+        )
+        words = call.words
+        wild = function(words.ctypes.data, len(words), call.blocks, THREADS, ranges.ctypes.data, len(ranges))
+        if wild < 0:
+            raise RuntimeError(f"{call.indicator.name}: its PTX does not take {len(words)} words")
+        if wild:
+            raise RuntimeError(f"{call.indicator.name}: its PTX went outside its arrays {wild} times")
+
+
+def compiled(texts: Sequence[str]) -> dict[str, Any]:
+    """Entry -> the C function that `to_c.translate` makes of it, for every entry of these texts."""
+    if not shutil.which(_GCC[0]):
+        raise EngineError("running PTX on a CPU needs a C compiler: gcc not found. Install gcc")
+    functions: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # Large texts first, dealt out in turn: the processes end at about the same time.
+        ordered = sorted(texts, key=len, reverse=True)
+        parts = [part for part in (ordered[k::_PROCESSES] for k in range(_PROCESSES)) if part]
+        runs = []
+        for k, part in enumerate(parts):
+            file = Path(folder) / f"part{k}.c"
+            file.write_text(translate(part), encoding="utf-8")
+            runs.append((part, file, subprocess.Popen([*_GCC, file, "-o", file.with_suffix(".so"), "-lm"])))
+        failed = [file.name for _, file, run in runs if run.wait()]
+        if failed:
+            raise EngineError(f"gcc refuses the C of {', '.join(failed)}; its words are above")
+        for part, file, _ in runs:
+            library = ctypes.CDLL(str(file.with_suffix(".so")))
+            for name in _names(part):
+                function = library[name]
+                function.restype = ctypes.c_int64
+                pointer, number = ctypes.c_void_p, ctypes.c_uint64
+                function.argtypes = [pointer, number, ctypes.c_uint32, ctypes.c_uint32, pointer, number]
+                functions[name] = function
+    return functions
+
+
+def _names(texts: Sequence[str]) -> list[str]:
+    return [
+        line.split()[2].rstrip("(")
+        for text in texts
+        for line in text.splitlines()
+        if line.startswith(".visible .entry")
+    ]
