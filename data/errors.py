@@ -9,6 +9,7 @@
     │   ├── ExpressionError        an expression of the rule language is not one
     │   ├── StrategyError          a strategy that cannot be loaded
     │   ├── EngineError            an engine that is not there
+    │   ├── KernelError            a row kernel that does not keep to the kernels' language
     │   └── StoreOriginError       a store of one market opened for another
     ├── MarketDataError            the data cannot be what they should be (exit 1)
     │   ├── CalendarHorizonError   a date beyond what the calendar vouches for
@@ -63,6 +64,10 @@ class StrategyError(UsageError):
 
 class EngineError(UsageError):
     """An engine that is not there, or cannot run on this machine."""
+
+
+class KernelError(UsageError):
+    """A row kernel that does not keep to the kernels' language."""
 
 
 class StoreOriginError(UsageError):

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from data.errors import EngineError, ParameterError
 from data.panel import Floats
+from scanner.engines import plain
 from scanner.engines.base import Counts, Series, first_true, joint_span
-from scanner.indicators.spec import Family, Indicator, Param, Reference, Value
+from scanner.indicators.spec import Family, Indicator, Param, Value
 
 try:
     import talib
@@ -33,15 +34,13 @@ _FAMILY: dict[str, Family] = {
 _PATH_DEPENDENT = {"Function has an unstable period", "Output is path-dependent"}
 _POSITIONS = {"MAXINDEX", "MININDEX", "MINMAXINDEX"}
 """Their values are places in the series: here, counted from a symbol's first bar."""
-_BLOCK = 1024
-"""Symbols a reference gets at a time: its intermediate matrices stay small enough for memory to be used again."""
 _INTEGERS = (-(2**31) + 1, 2**31 - 1)
 _REALS = (-3e37, 3e37)
 """TA-Lib's widest bounds; the numbers just below stand for "default"."""
 
 
 class TalibEngine:
-    """TA-Lib per symbol, and the declaration's numpy reference where TA-Lib lacks an indicator; holds no state."""
+    """TA-Lib per symbol, and a kernel's numpy form where TA-Lib lacks an indicator; holds no state."""
 
     name = "talib"
 
@@ -54,6 +53,8 @@ class TalibEngine:
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
         """As `Engine.run`; raises ParameterError where TA-Lib refuses parameters that are within bounds one by one."""
+        if indicator.talib is None:
+            return plain.run(indicator, params, inputs, keep=keep)
         first, stop = joint_span(indicator, inputs)
         matrices = [series.by_symbol for series in inputs]
         lengths = inputs[0].lengths
@@ -62,15 +63,11 @@ class TalibEngine:
         if matrices[0].size == 0:
             return tuple(np.empty((width, n_symbols)) for _ in indicator.outputs)
         outputs = tuple(np.empty((n_symbols, width)) for _ in indicator.outputs)
-        blank = True
-        if indicator.reference is not None:
-            _by_reference(indicator.reference, params, matrices, first, stop, outputs)
-        else:
-            plain = _as_talib_sees_it(matrices, first, stop)
-            blank = not _by_rows(indicator, params, matrices, np.flatnonzero(plain), outputs)
-            if not plain.all():
-                _by_spans(indicator, params, matrices, np.flatnonzero(~plain), first, stop, outputs)
-                blank = True
+        whole = _as_talib_sees_it(matrices, first, stop)
+        blank = not _by_rows(indicator, params, matrices, np.flatnonzero(whole), outputs)
+        if not whole.all():
+            _by_spans(indicator, params, matrices, np.flatnonzero(~whole), first, stop, outputs)
+            blank = True
         if indicator.talib in _POSITIONS:
             for output in outputs:
                 output += (lengths - length)[:, None]
@@ -88,23 +85,6 @@ def _outside(begin: Counts, stop: Counts, length: int, width: int) -> npt.NDArra
     """(symbols, width): which of the last columns lie outside [begin, stop)."""
     columns = np.arange(length - width, length)
     return (columns < begin[:, None]) | (columns >= stop[:, None])
-
-
-def _by_reference(
-    reference: Reference,
-    params: Mapping[str, float],
-    inputs: Sequence[Floats],
-    first: Counts,
-    stop: Counts,
-    outputs: Sequence[Floats],
-) -> None:
-    """Fills the outputs with the declaration's own function, which sees NaN outside [first, stop)."""
-    n_symbols, length = inputs[0].shape
-    for block in (slice(i, i + _BLOCK) for i in range(0, n_symbols, _BLOCK)):
-        outside = _outside(first[block], stop[block], length, length)
-        result = reference(*(np.where(outside, np.nan, matrix[block]) for matrix in inputs), **params)
-        for output, values in zip(outputs, result, strict=True):
-            output[block] = values[:, length - output.shape[1] :]
 
 
 def _by_rows(

@@ -8,6 +8,7 @@ know nothing of each other, so what a column without bars holds does not matter.
 (a block of columns in SIMD) and for GPUs (a thread a column), so its language is small: + - * /, comparisons, selects,
 abs, math.sqrt, integer counters; every operand in a local before a select; over a window the lag loop outside, columns
 inside, and from the oldest bar to the newest, so that sums round the same wherever the history begins.
+`scanner.indicators.grammar` checks it.
 
 Divisions by zero give what C gives, and are selected away.
 """

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from data.errors import ExpressionError, ParameterError
-from data.panel import Floats
 
 Family = Literal["trend", "momentum", "volatility", "volume", "patterns", "other"]
 Pane = Literal["overlay", "oscillator"]
@@ -16,11 +15,6 @@ Dialect = Literal["talib", "tdx"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 Value = int | float
-Reference = Callable[..., tuple[Floats, ...]]
-"""A pure numpy function of (symbols, length) inputs, NaN before each symbol's first bar, and of the parameters by name;
-one (symbols, length) matrix per output."""
-
-
 Advance = Callable[..., None]
 """A row kernel: (t, j0, j1, inputs, state, outputs, parameters), see `scanner.indicators.rows`."""
 
@@ -83,9 +77,8 @@ class Indicator:
     """One indicator, declared once. Two are equal if they are the same object; one is pickled by its name.
 
     `inputs` are fields of a panel, in the order in which the function takes them; an expression may put others in their
-    place. `lookback(**params)` is the number of bars without a value before the first one. Either `talib` names
-    TA-Lib's function, `fixed` holding those of its parameters that are none of ours, or `reference` computes the
-    outputs.
+    place. `lookback(**params)` is the number of bars without a value before the first one. It is computed by `kernel`,
+    or by TA-Lib's function `talib`, whose parameters that are none of ours `fixed` holds; most have both.
     """
 
     name: str
@@ -102,9 +95,9 @@ class Indicator:
     dialect: Dialect = "talib"
     talib: str | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
-    reference: Reference | None = None
     kernel: Kernel | None = None
-    """Without one the engines that run kernels leave the indicator to the engine `talib`."""
+    """Without one the engines that run kernels leave the indicator to the engine `talib`; where TA-Lib lacks the
+    indicator, that engine runs the kernel's numpy form."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of outputs -> the output."""
     recursive: bool = False

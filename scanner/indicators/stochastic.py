@@ -2,45 +2,9 @@
 
 import math
 
-import numpy as np
-
 from data.panel import Floats
 from scanner.indicators.rows import row, slide_high, slide_low
 from scanner.indicators.spec import Indicator, Kernel, integer
-
-
-def kdj(
-    high: Floats, low: Floats, close: Floats, *, fastk: int, slowk: int, slowd: int
-) -> tuple[Floats, Floats, Floats]:
-    """KDJ of (symbols, length) prices, NaN before each symbol's first bar; k, d, j of the same shape.
-
-    rsv = 100 * (close - lowest low) / (highest high - lowest low) of `fastk` bars, 50 where that range is zero;
-    k = (rsv + (slowk - 1) * k') / slowk, d = (k + (slowd - 1) * d') / slowd, both seeded with the first rsv;
-    j = 3k - 2d.
-    """
-    k, d = np.full(close.T.shape, np.nan), np.full(close.T.shape, np.nan)
-    if len(k) >= fastk:
-        bottom = _extreme(np.minimum, low, fastk)
-        spread = _extreme(np.maximum, high, fastk) - bottom
-        over = 100 * (np.ascontiguousarray(close.T[fastk - 1 :]) - bottom)
-        rsv = np.divide(over, spread, out=np.full(spread.shape, 50.0), where=spread != 0)
-        k_last = d_last = np.full(len(close), np.nan)
-        for t, now in enumerate(rsv, fastk - 1):
-            k_last = k[t] = np.where(np.isnan(k_last), now, (now + (slowk - 1) * k_last) / slowk)
-            d_last = d[t] = np.where(np.isnan(d_last), k_last, (k_last + (slowd - 1) * d_last) / slowd)
-    return k.T, d.T, (3 * k - 2 * d).T
-
-
-def _extreme(pick: np.ufunc, values: Floats, n: int) -> Floats:
-    """(symbols, length) -> (length - n + 1, symbols): the extreme of each `n` bars, NaN where one of them is."""
-    rows = np.ascontiguousarray(values.T)
-    width = 1
-    while 2 * width <= n:
-        rows = pick(rows[width:], rows[:-width])
-        width *= 2
-    rest = n - width
-    out: Floats = pick(rows[rest:], rows[: len(rows) - rest])
-    return out
 
 
 def stoch(
@@ -93,7 +57,7 @@ def stoch(
         seen[j] = k
 
 
-def kdj_kernel(
+def kdj(
     t: int,
     j0: int,
     j1: int,
@@ -192,10 +156,9 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("fastk", 9, lo=1), integer("slowk", 3, lo=1), integer("slowd", 3, lo=1)),
         outputs=("k", "d", "j"),
-        kernel=Kernel(kdj_kernel, lambda fastk, slowk, slowd: 5 + 2 * fastk),
+        kernel=Kernel(kdj, lambda fastk, slowk, slowd: 5 + 2 * fastk),
         lookback=lambda fastk, slowk, slowd: fastk - 1,
         dialect="tdx",
-        reference=kdj,
         recursive=True,
         doc=(
             "rsv = 100 * (close - lowest low) / (highest high - lowest low), 50 where the range is zero; "

@@ -12,15 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_documents_example_works_and_keeps_the_laws(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "add-an-indicator.md").read_text(encoding="utf-8")
-    reference, imports, declaration, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    kernel, declaration, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for package in ("data", "scanner", "jobs", "tests/laws"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    trend = tmp_path / "scanner" / "indicators" / "trend.py"
-    head, tail = trend.read_text(encoding="utf-8").split("INDICATORS = (\n")
-    docstring, own_imports = head.split("\n\n", 1)
-    trend.write_text(
-        f"{docstring}\n\n{imports}\n{own_imports}{reference}\n\nINDICATORS = (\n{declaration}{tail}", "utf-8"
-    )
+    volume = tmp_path / "scanner" / "indicators" / "volume.py"
+    head, tail = volume.read_text(encoding="utf-8").split("INDICATORS = (\n")
+    volume.write_text(f"{head}{kernel}\n\nINDICATORS = (\n{declaration}{tail}", "utf-8")
 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONUTF8": "1"}
 
@@ -30,7 +27,7 @@ def test_the_documents_example_works_and_keeps_the_laws(tmp_path: Path) -> None:
         return done.stdout
 
     run("-c", use)
-    assert "乖离率" in run("-c", "from jobs.cli import main; main(['indicators', 'BIAS'])")
+    assert "佳庆资金流量" in run("-c", "from jobs.cli import main; main(['indicators', 'CMF'])")
     options = ["-q", "-c", os.devnull, "--rootdir", str(tmp_path), "--import-mode=importlib", "-p", "no:cacheprovider"]
-    laws = run("-m", "pytest", *options, "tests/laws/test_catalog_laws.py", "-k", "BIAS")
+    laws = run("-m", "pytest", *options, "tests/laws", "-k", "CMF")
     assert re.search(r"^\d\d passed", laws, re.MULTILINE), laws

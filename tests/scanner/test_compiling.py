@@ -1,18 +1,16 @@
 """Kernels are compiled once for all processes, anew when one is edited, and in a folder that can be written."""
 
-import ast
 import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
-from scanner.engines import compiling, folders
+from scanner.engines import folders
 from scanner.indicators import kernels
 from scanner.indicators.spec import Indicator
 
@@ -70,44 +68,6 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path: Path) -> None:
     answer = run(ROOT, **given)
     assert Path(str(answer["file"])).is_relative_to(tmp_path / f"mystocks-scan-kernels-{os.getuid()}")
     assert answer["last"] == 4.0
-
-
-ALLOWED_CALLS = {
-    "abs",
-    "min",
-    "max",
-    "range",
-    "len",
-    "math.sqrt",
-    "row",
-    "true_range",
-    "ema",
-    "slide_high",
-    "slide_low",
-}
-ALLOWED_CALLS |= {"atr", "flow", "cross_over"}
-ALLOWED = (
-    ast.FunctionDef, ast.arguments, ast.arg, ast.Expr, ast.Assign, ast.For, ast.If, ast.Return, ast.IfExp, ast.Compare,
-    ast.BinOp, ast.UnaryOp, ast.Subscript, ast.Slice, ast.Tuple, ast.Name, ast.Attribute, ast.Constant, ast.Call,
-    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.USub, ast.BitAnd, ast.BitOr,
-    ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.Load, ast.Store,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("indicator", kernels(), ids=lambda i: i.name)
-def test_kernels_speak_their_small_language(indicator: Indicator) -> None:
-    """What a GPU would compute otherwise, or slowly, has no word in it; selects look at locals alone."""
-    assert indicator.kernel
-    text = "\n".join(compiling._sources(indicator.kernel.advance, {}))
-    for function in [f for f in ast.parse(textwrap.dedent(text)).body if isinstance(f, ast.FunctionDef)]:
-        for node in ast.walk(ast.Module(function.body, [])):
-            if isinstance(node, ast.Module):
-                continue
-            assert isinstance(node, ALLOWED), ast.dump(node)
-            if isinstance(node, ast.Call):
-                assert ast.unparse(node.func) in ALLOWED_CALLS
-            if isinstance(node, ast.Attribute):
-                assert ast.unparse(node) in ("math.sqrt", "math.nan")
 
 
 @pytest.mark.parametrize("indicator", kernels(), ids=lambda i: i.name)
