@@ -70,6 +70,27 @@ def drive(j0, j1, first, stop, {arguments}):
 '''
 
 
+_STEP = '''"""Generated: one row kernel and the loop that advances it by one bar."""
+
+from __future__ import annotations
+
+import math
+
+from numba import float64, int64, njit, types
+
+matrix = float64[:, ::1]
+given = types.Array(float64, 2, "C", readonly=True)
+runs = int64[:, ::1]
+
+
+{sources}
+@njit(types.void(runs, {types}), nogil=True, cache=True, error_model="numpy")
+def step(runs, {arguments}):
+    for run in range(len(runs)):
+        {kernel}(runs[run, 0], runs[run, 1], runs[run, 2], {arguments})
+'''
+
+
 @functools.cache
 def compiled(indicator: Indicator) -> Any:
     """drive(j0, j1, first, stop, inputs, state, outputs, parameters): all bars of the columns [j0, j1).
@@ -77,11 +98,25 @@ def compiled(indicator: Indicator) -> Any:
     Matrices are C-contiguous float64 (bars, symbols); outputs may have fewer rows, and are then rings of the last bars.
     Outputs are NaN outside [first, stop) of each column.
     """
-    text = source(indicator)
+    return _built(indicator, source(indicator)).drive
+
+
+@functools.cache
+def stepping(indicator: Indicator) -> Any:
+    """step(runs, inputs, state, outputs, parameters): one bar of some columns, matrices being rings of any length.
+
+    `runs`: int64 (runs, 3), each the bar t and the columns [j0, j1) that stand at it. A module of its own: who computes
+    no streams need not compile it.
+    """
+    return _built(indicator, step_source(indicator)).step
+
+
+def _built(indicator: Indicator, text: str) -> Any:
+    """The generated module of that text."""
     cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
     versions = f"{sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"
     digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:16]
-    return _module(f"{indicator.name.lower()}_{digest}", text).drive
+    return _module(f"{indicator.name.lower()}_{digest}", text)
 
 
 def source(indicator: Indicator) -> str:
@@ -101,6 +136,21 @@ def source(indicator: Indicator) -> str:
         input=inputs[0],
         output=outputs[0],
         block=BLOCK,
+    )
+
+
+def step_source(indicator: Indicator) -> str:
+    """The module of an indicator's step."""
+    assert indicator.kernel is not None
+    inputs = [f"i{k}" for k in range(len(indicator.inputs))]
+    outputs = [f"o{k}" for k in range(len(indicator.outputs))]
+    params = [f"p{k}" for k in range(len(indicator.params))]
+    kinds = ["int64" if param.kind is int else "float64" for param in indicator.params]
+    return _STEP.format(
+        sources="\n\n".join(_sources(indicator.kernel.advance, {})),
+        types=", ".join([*["given"] * len(inputs), *["matrix"] * (1 + len(outputs)), *kinds]),
+        kernel=indicator.kernel.advance.__name__,
+        arguments=", ".join([*inputs, "state", *outputs, *params]),
     )
 
 

@@ -1,0 +1,137 @@
+"""Where row kernels run: over all bars at once, and one bar at a time on matrices that stay."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from data.panel import Floats
+from scanner.engines.base import Counts
+from scanner.indicators.spec import Indicator
+
+Matrix = Any
+"""A machine's own C-contiguous float64 (rows, columns): numpy's on a CPU, CuPy's on a GPU."""
+Bar = Any
+"""A machine's own word for which columns have a bar now, and where each stands."""
+Step = Callable[[Bar], None]
+
+
+class Machine(Protocol):
+    """Runs row kernels on matrices of its own. State is zero, outputs are NaN, where the caller has put them so."""
+
+    name: str
+    xp: Any
+    """The array library of its matrices."""
+
+    def zeros(self, rows: int, columns: int) -> Matrix:
+        """A new matrix."""
+
+    def put(self, values: npt.NDArray[Any]) -> Matrix:
+        """A copy of (rows, columns) or (columns,) on this machine."""
+
+    def get(self, values: Any) -> npt.NDArray[Any]:
+        """The same in numpy, not to be written to."""
+
+    def batch(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        first: Counts,
+        stop: Counts,
+        inputs: Sequence[Matrix],
+        state: Matrix,
+        outputs: Sequence[Matrix],
+    ) -> None:
+        """Every row t of the inputs, in [first, stop) of each column; outputs are NaN elsewhere.
+
+        `state`: of zeros; afterwards that of the last row. Outputs may have fewer rows than the inputs, and are then
+        rings: row t stands at t modulo their length. `first` and `stop` are numpy, (columns,).
+        """
+
+    def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> Bar:
+        """What all steps of one bar share: `t` and `has` are numpy, (columns,); good until either changes."""
+
+    def step(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        inputs: Sequence[Matrix],
+        state: Matrix,
+        outputs: Sequence[Matrix],
+    ) -> Step:
+        """Bound to its matrices, which are all rings: a function that advances the columns of a bar by this bar."""
+
+
+class CpuMachine:
+    """Kernels compiled by numba, on one thread; raises EngineError where there is no numba."""
+
+    name = "vector"
+    xp = np
+
+    def __init__(self) -> None:
+        from scanner.engines import compiling
+
+        self._compiling = compiling
+
+    def zeros(self, rows: int, columns: int) -> Floats:
+        return np.zeros((rows, columns))
+
+    def put(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.array(values, order="C")
+
+    def get(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values
+
+    def batch(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        first: Counts,
+        stop: Counts,
+        inputs: Sequence[Floats],
+        state: Floats,
+        outputs: Sequence[Floats],
+    ) -> None:
+        drive = self._compiling.compiled(indicator)
+        drive(0, state.shape[1], first, stop, *inputs, state, *outputs, *_values(indicator, params))
+
+    def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Runs of columns that have a bar and stand at the same t: (runs, 3) of t, first and last + 1."""
+        n = len(t)
+        if n and has.all() and (t == t[0]).all():
+            return np.array([[t[0], 0, n]])
+        edge = np.ones(n + 1, dtype=bool)
+        edge[1:-1] = (t[1:] != t[:-1]) | (has[1:] != has[:-1])
+        edges = np.flatnonzero(edge)
+        runs = np.stack([t[edges[:-1]], edges[:-1], edges[1:]], axis=1)[has[edges[:-1]]] if n else np.empty((0, 3))
+        return np.ascontiguousarray(runs, dtype=np.int64)
+
+    def step(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        inputs: Sequence[Floats],
+        state: Floats,
+        outputs: Sequence[Floats],
+    ) -> Step:
+        step = self._compiling.stepping(indicator)
+        arguments = (*inputs, state, *outputs, *_values(indicator, params))
+        return lambda bar: step(bar, *arguments)
+
+
+def _values(indicator: Indicator, params: Mapping[str, float]) -> list[float]:
+    return [params[param.name] for param in indicator.params]
+
+
+MACHINES = {"vector": "scanner.engines.machine.CpuMachine"}
+"""Engine -> the machine that its streams run on; the others compute anew at each bar."""
+
+
+def machine_of(engine: str) -> Machine | None:
+    """The machine of an engine's streams; None where it has none."""
+    if engine not in MACHINES:
+        return None
+    module, _, name = MACHINES[engine].rpartition(".")
+    return cast(Machine, getattr(importlib.import_module(module), name)())
