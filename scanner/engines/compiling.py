@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -98,7 +99,7 @@ def compiled(indicator: Indicator) -> Any:
     Matrices are C-contiguous float64 (bars, symbols); outputs may have fewer rows, and are then rings of the last bars.
     Outputs are NaN outside [first, stop) of each column.
     """
-    return _built(indicator, source(indicator)).drive
+    return _module(home(indicator, source(indicator))).drive
 
 
 @functools.cache
@@ -108,15 +109,7 @@ def stepping(indicator: Indicator) -> Any:
     `runs`: int64 (runs, 3), each the bar t and the columns [j0, j1) that stand at it. A module of its own: who computes
     no streams need not compile it.
     """
-    return _built(indicator, step_source(indicator)).step
-
-
-def _built(indicator: Indicator, text: str) -> Any:
-    """The generated module of that text."""
-    cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
-    versions = f"{sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"
-    digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:16]
-    return _module(f"{indicator.name.lower()}_{digest}", text)
+    return _module(home(indicator, step_source(indicator))).step
 
 
 def source(indicator: Indicator) -> str:
@@ -169,11 +162,28 @@ def _sources(function: Callable[..., Any], seen: dict[str, object]) -> Iterator[
     yield f'@njit(error_model="numpy")\n{inspect.getsource(function)}'
 
 
-def _module(name: str, text: str) -> Any:
-    """Import a module of that text from the first cache folder that can be written."""
+def _module(folder: Path) -> Any:
+    """Import the module in a folder made by `home`."""
+    spec = importlib.util.spec_from_file_location(f"mystocks_scan_kernels.{folder.name}", folder / "kernel.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def home(indicator: Indicator, text: str) -> Path:
+    """The folder of a module of an indicator's, which is written there: in the first cache folder that can be.
+
+    Its name is that of the text, of numba and of the CPU: where any of them differs, bits may.
+    """
+    cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
+    versions = f"{sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"
+    digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:16]
     refused = []
     for folder in folders():
-        path = folder / name / "kernel.py"
+        path = folder / f"{indicator.name.lower()}_{digest}" / "kernel.py"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
@@ -183,10 +193,5 @@ def _module(name: str, text: str) -> Any:
         except OSError as error:
             refused.append(str(error))
             continue
-        spec = importlib.util.spec_from_file_location(f"mystocks_scan_kernels.{name}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return path.parent
     raise EngineError(f"no folder for compiled kernels can be written: {'; '.join(refused)}. Set {SETTING} to one")

@@ -12,6 +12,7 @@ import numpy as np
 from data.panel import Floats
 from scanner.engines.base import Engine, Series, joint_span, load
 from scanner.engines.compiling import BLOCK, compiled
+from scanner.engines.verdict import refusal
 from scanner.indicators.spec import Indicator
 
 LARGE = 1 << 17
@@ -45,9 +46,21 @@ class VectorEngine:
         *,
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
-        """As `Engine.run`; what has no kernel is computed by the engine `talib`."""
-        if indicator.kernel is None:
+        """As `Engine.run`; what has no kernel, or none that can be compiled here, is computed by the engine `talib`."""
+        if indicator.kernel is None or refusal(indicator, self.by_kernel):
             return self._talib.run(indicator, params, inputs, keep=keep)
+        return self.by_kernel(indicator, params, inputs, keep=keep)
+
+    def by_kernel(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        inputs: Sequence[Series],
+        *,
+        keep: int | None = None,
+    ) -> tuple[Floats, ...]:
+        """As `Engine.run`, by the compiled kernel, whatever bits it gives."""
+        assert indicator.kernel is not None
         first, stop = joint_span(indicator, inputs)
         matrices = [series.by_bar for series in inputs]
         bars, n_symbols = matrices[0].shape

@@ -19,10 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json
 import numpy as np
-from scanner.engines import compiling, folders
+from scanner.engines import compiling, verdict
 from scanner.engines.base import by_symbol, choose
 from scanner.indicators import catalog
 
+compared = []
+golden = verdict.golden
+verdict.golden = lambda *given: compared.append(golden(*given)) or compared[-1]
 sma = catalog["SMA"]
 (out,) = by_symbol(choose("vector")[0], sma, sma.bind(3), [np.arange(6.0)[None]], np.array([6]))
 drive = compiling.compiled(sma)
@@ -30,6 +33,7 @@ print(json.dumps({
     "last": out[0, -1],
     "compiled": sum(drive.stats.cache_misses.values()),
     "from cache": sum(drive.stats.cache_hits.values()),
+    "golden bits": [(bits.n_values > 0, bits.n_differing) for bits in compared],
     "file": drive.py_func.__code__.co_filename,
 }))
 """
@@ -52,7 +56,8 @@ def test_a_second_process_compiles_nothing_and_an_edited_kernel_counts(tmp_path:
     first = run(tree, MYSTOCKS_SCAN__KERNEL_CACHE=cache)
     assert (first["last"], first["compiled"], first["from cache"]) == (4.0, 1, 0)
     second = run(tree, MYSTOCKS_SCAN__KERNEL_CACHE=cache)
-    assert second == {**first, "compiled": 0, "from cache": 1}
+    assert first["golden bits"] == [[True, 0]]
+    assert second == {**first, "compiled": 0, "from cache": 1, "golden bits": []}
     trend = tree / "scanner" / "indicators" / "averages.py"
     text = trend.read_text(encoding="utf-8")
     assert "s / n if k >= n" in text
