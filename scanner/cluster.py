@@ -5,15 +5,18 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from data.errors import MarketDataError, ScanError, UsageError
 from scanner.resident import ShardTask, run_shard
 from scanner.scan import ShardAnswer
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Cluster(Protocol):
@@ -134,20 +137,29 @@ class DaskCluster:
             self._workers = alive  # some went, or came back: their shards are read from the store again
         if not alive:
             raise ScanError("the cluster has no workers")
+        keys = [f"scan-{task.frame}-{task.bar_end}-{number}-{task.trace}" for number, task in enumerate(tasks)]
+        return self._map(run_shard, tasks, keys, deadline_s)
+
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline_s: float) -> list[R]:
+        """function(item) of each, item k on worker k modulo workers. Raises what it raises, TimeoutError, ScanError."""
+        keys = [f"map-{number}-{time.time_ns()}" for number in range(len(items))]
+        return self._thread.submit(self._map, function, items, keys, deadline_s).result()
+
+    def _map(self, function: Callable[[T], R], items: Sequence[T], keys: Sequence[str], deadline_s: float) -> list[R]:
         futures = [
             self._client.submit(
-                run_shard,
-                task,
-                key=f"scan-{task.frame}-{task.bar_end}-{number}-{task.trace}",
+                function,
+                item,
+                key=key,
                 pure=False,
                 workers=[self._workers[number % len(self._workers)]],
                 allow_other_workers=True,
             )
-            for number, task in enumerate(tasks)
+            for number, (item, key) in enumerate(zip(items, keys, strict=True))
         ]
         try:
             self._wait(futures, deadline_s)
-            answers: list[ShardAnswer] = self._client.gather(futures)
+            answers: list[R] = self._client.gather(futures)
         except BaseException:
             self._client.cancel(futures, force=True)
             raise
