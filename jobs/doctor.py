@@ -32,7 +32,7 @@ from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.show import local_time
 from scanner.engines import gpu
-from scanner.engines.base import ENGINES, by_symbol, choose
+from scanner.engines.base import ON_CPU, by_symbol, choose
 from scanner.indicators import catalog
 from scanner.loading import load
 
@@ -164,7 +164,7 @@ def check_store(settings: Settings) -> Iterator[Finding]:
 
 def check_engines(settings: Settings) -> Iterator[Finding]:
     """Which engines run here and compute what was worked out by hand, and which one `auto` takes."""
-    for name in ENGINES:
+    for name in ON_CPU:  # the GPU's engine is another check's
         try:
             engine, _ = choose(name)
         except EngineError as error:

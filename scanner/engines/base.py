@@ -17,11 +17,19 @@ Counts = npt.NDArray[np.int64]
 
 _TILE = 64
 
-ENGINES = {"talib": "scanner.engines.talib", "vector": "scanner.engines.vector"}
+ENGINES = {
+    "cuda": "scanner.engines.cuda",
+    "talib": "scanner.engines.talib",
+    "vector": "scanner.engines.vector",
+}
 """Name -> module, whose `engine` it is; importing the module raises EngineError where the engine cannot run.
 
-`auto` takes the first that can: `vector` is faster, but its kernels are compiled when they are first asked for, and a
-first start must not wait for that."""
+`auto` takes the first that can: `vector` is faster than `talib`, but its kernels are compiled when they are first asked
+for, and a first start must not wait for that."""
+
+
+ON_CPU = ("vector", "talib")
+"""The engines that need no GPU, the fastest first."""
 
 
 class Series:
@@ -111,7 +119,7 @@ def choose(name: str = "auto") -> tuple[Engine, str]:
         try:
             engine = load(candidate)
         except EngineError as error:
-            missing.append(str(error))
+            missing.append(str(error).partition(". ")[0])  # the remedies are for who asks for it
         else:
             return engine, "; ".join([*missing, f"the first of {', '.join(ENGINES)} that runs here"])
     raise EngineError(f"no engine runs here: {'; '.join(missing)}")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from data.panel import Panel
-from scanner.engines.base import ENGINES, Engine, choose
+from scanner.engines.base import ON_CPU, Engine, choose
 
 DAY_NS = 86_400 * 10**9
 
 MakePanel = Callable[..., Panel]
 
 
-@pytest.fixture(scope="session", params=ENGINES)
+@pytest.fixture(scope="session", params=ON_CPU)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Every engine there is; what a law says holds for each."""
     return choose(request.param)[0]

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanner.engines.base import ENGINES, by_symbol, choose
+from scanner.engines.base import ON_CPU, by_symbol, choose
 from scanner.indicators import catalog
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "kdj.csv"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("stock", ["moving", "flat"])
 def test_kdj_equals_the_numbers_worked_by_hand(stock: str, engine: str) -> None:
     with GOLDEN.open(newline="") as lines:

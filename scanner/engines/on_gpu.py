@@ -1,0 +1,249 @@
+"""The row kernels on a GPU, one thread a column, with the bits of the engine `vector`; what happens when it fails."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from data.errors import EngineError
+from data.panel import Floats
+from scanner.engines.base import ON_CPU, Counts, Engine, Series, joint_span, load
+from scanner.engines.device import CupyDevice, Device, DeviceFullError, DeviceLostError
+from scanner.engines.report import DeviceMemory, Report
+from scanner.indicators.spec import Indicator, Value
+from scanner.ptx.arguments import plan
+
+log = logging.getLogger(__name__)
+
+PARTS = (1, 2, 4)
+"""Into how many parts a shard's columns are cut, one try after the other, where the GPU's memory does not suffice."""
+
+
+class CudaMachine:
+    """Where kernels run over matrices that stay on the GPU; see `scanner.engines.machine.Machine`."""
+
+    name = "cuda"
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    @property
+    def xp(self) -> Any:
+        return self.device.xp
+
+    def zeros(self, rows: int, columns: int) -> Any:
+        """A matrix of zeros on the GPU."""
+        return self.device.zeros(rows, columns)
+
+    def put(self, array: Floats) -> Any:
+        """A copy on the GPU."""
+        return self.device.upload(np.ascontiguousarray(array))
+
+    def get(self, array: Any) -> Floats:
+        """A copy on the CPU."""
+        return self.device.download(array)
+
+    def batch(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, Value],
+        first: Counts,
+        stop: Counts,
+        inputs: Sequence[Any],
+        state: Any,
+        outputs: Sequence[Any],
+    ) -> None:
+        """Run a kernel over the bars [first, stop) of each column; what it does not write of the outputs stays."""
+        begin, end = self.device.upload(first), self.device.upload(np.maximum(first, stop))
+        self.device.launch(plan(indicator, params, begin, end, inputs, state, outputs))
+
+    def step(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, Value],
+        t: Counts,
+        has: Any,
+        inputs: Sequence[Any],
+        state: Any,
+        outputs: Sequence[Any],
+    ) -> None:
+        """Run a kernel over bar `t` of each column that `has` one."""
+        self.batch(indicator, params, t, t + has, inputs, state, outputs)
+
+
+class CudaEngine:
+    """Row kernels on the GPU that `device` makes, first asked for by the first scan.
+
+    Inputs stay on the GPU as long as their series live. Where its memory runs out the pool is freed and the columns are
+    cut into halves, then into quarters; where that does not help, or the GPU refuses in another way, the CPU takes the
+    rest of the scan. A GPU that is lost is left alone by this process for good. `read`: what reads the GPU's memory.
+
+    One scan at a time: `watch` holds a lock.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        device: Callable[[], Device] = CupyDevice,
+        cpu: Callable[[], Engine] | None = None,
+        read: Callable[[], DeviceMemory] | None = None,
+    ) -> None:
+        self._make_device, self._make_cpu, self._read = device, cpu or on_the_cpu, read
+        self._lock = threading.RLock()
+        self._report: Report | None = None
+        self._lost: str | None = None
+        self._resident: WeakKeyDictionary[Series, Any] = WeakKeyDictionary()
+
+    @cached_property
+    def machine(self) -> CudaMachine:
+        """The GPU, for kernels whose state stays there; raises EngineError."""
+        return CudaMachine(self._make_device())
+
+    @cached_property
+    def cpu(self) -> Engine:
+        """What computes in the GPU's place."""
+        return self._make_cpu()
+
+    @contextmanager
+    def watch(self) -> Iterator[Report]:
+        """One scan: what the engine did during it."""
+        with self._lock:
+            if self._report is not None:
+                yield self._report
+                return
+            report = self._report = Report(self.name)
+            try:
+                if self._lost is not None:
+                    self._fall_back(self._lost)
+                report.before = self._reading()
+                yield report
+                report.after = self._reading()
+            finally:
+                self._report = None
+
+    def run(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        inputs: Sequence[Series],
+        *,
+        keep: int | None = None,
+    ) -> tuple[Floats, ...]:
+        """As `Engine.run`; what has no kernel is computed on the CPU."""
+        if indicator.kernel is None:
+            return self.cpu.run(indicator, params, inputs, keep=keep)
+        with self.watch() as report:
+            if not report.fallbacks:
+                try:
+                    return self._on_gpu(indicator, params, inputs, keep, report)
+                except DeviceLostError as error:
+                    self._lost = str(error)
+                    self._resident.clear()
+                    self._fall_back(self._lost)
+                except EngineError as error:
+                    self._fall_back(str(error))
+            return self.cpu.run(indicator, params, inputs, keep=keep)
+
+    def _on_gpu(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        inputs: Sequence[Series],
+        keep: int | None,
+        report: Report,
+    ) -> tuple[Floats, ...]:
+        first, stop = joint_span(indicator, inputs)
+        bars, columns = inputs[0].by_bar.shape
+        width = bars if keep is None else min(keep, bars)
+        out = np.empty((len(indicator.outputs), width, columns))
+        if out.size == 0:
+            return tuple(out)
+        for parts in PARTS:
+            edges = [columns * k // parts for k in range(parts + 1)]
+            try:
+                for a, b in pairwise(edges):
+                    if a < b:
+                        out[:, :, a:b] = self._columns(indicator, params, first, stop, inputs, width, a, b)
+                break
+            except DeviceFullError as error:
+                full = str(error)
+            # Only here have the arrays of what failed gone, with its traceback.
+            self._resident.clear()
+            self.machine.device.release()
+            if parts == PARTS[-1]:
+                raise DeviceFullError(full)
+            report.retries += 1
+            log.warning("%s of %d columns: %s; trying again in smaller parts", indicator.name, columns, full)
+        # The outputs are rings, whose oldest row need not be the first.
+        return tuple(np.roll(out, -(bars % width), axis=1)) if bars % width else tuple(out)
+
+    def _matrix(self, series: Series, a: int, b: int) -> Any:
+        """The columns [a, b) of an input on the GPU; the whole of it is kept there."""
+        if b - a < series.by_bar.shape[1]:
+            return self.machine.put(series.by_bar[:, a:b])
+        if series not in self._resident:
+            self._resident[series] = self.machine.put(series.by_bar)
+        return self._resident[series]
+
+    def _columns(
+        self,
+        indicator: Indicator,
+        params: Mapping[str, float],
+        first: Counts,
+        stop: Counts,
+        inputs: Sequence[Series],
+        width: int,
+        a: int,
+        b: int,
+    ) -> Floats:
+        """(outputs, width, columns): the last `width` bars of each output as rings, of the columns [a, b); one copy."""
+        assert indicator.kernel is not None
+        bars, columns = inputs[0].bars, b - a
+        first, stop = first[a:b], stop[a:b]
+        device = self.machine.device
+        matrices = [self._matrix(series, a, b) for series in inputs]
+        state = device.zeros(indicator.kernel.rows(params), columns)
+        block = device.blank(len(indicator.outputs) * width, columns)
+        outputs = [block[k * width : (k + 1) * width] for k in range(len(indicator.outputs))]
+        self.machine.batch(indicator, params, first, stop, matrices, state, outputs)
+        found = device.download(block).reshape(len(indicator.outputs), width, columns)
+        if (stop < bars).any():
+            # Where a column ends before the last bar its ring still holds older ones.
+            newest = np.arange(bars - width, bars)
+            later = np.empty((width, columns), dtype=bool)
+            later[newest % width] = newest[:, None] >= stop
+            found[:, later] = np.nan
+        return found
+
+    def _fall_back(self, reason: str) -> None:
+        assert self._report is not None
+        self._report.engine = self.cpu.name
+        self._report.fallbacks.append(reason)
+        self._report.lost = self._lost is not None
+        log.error("%s; the engine %s takes the rest of this scan", reason, self.cpu.name)
+
+    def _reading(self) -> DeviceMemory | None:
+        """The GPU's memory; None where it cannot be told."""
+        if self._lost is not None:
+            return None
+        try:
+            return self.machine.device.memory() if self._read is None else self._read()
+        except EngineError as error:
+            log.warning("the GPU's memory cannot be read: %s", error)
+            return None
+
+
+def on_the_cpu() -> Engine:
+    """The engine that stands in for the GPU: the fastest that runs here."""
+    *others, last = ON_CPU
+    for name in others:
+        with suppress(EngineError):
+            return load(name)
+    return load(last)

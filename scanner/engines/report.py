@@ -1,0 +1,45 @@
+"""What came of an engine in one scan: which one it was in the end, and what the GPU's memory held before and after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A GPU's memory at one moment. `total`, `free`: of the card, whoever holds it; `used`: by our arrays; `held`: by
+    our pool, free blocks included."""
+
+    total_bytes: int
+    free_bytes: int
+    used_bytes: int
+    held_bytes: int
+
+
+@dataclass
+class Report:
+    """What came of the engine in one scan.
+
+    `engine`: the one whose name the signals bear. `fallbacks`: why the CPU did what was asked of the GPU, none where it
+    did not. `retries`: how often an indicator was tried again after the GPU's memory had run out. `lost`: this process
+    can use the GPU no more.
+    """
+
+    engine: str
+    fallbacks: list[str] = field(default_factory=list)
+    retries: int = 0
+    lost: bool = False
+    before: DeviceMemory | None = None
+    after: DeviceMemory | None = None
+
+
+def growth(used_bytes: Sequence[int], slack_bytes: int = 0) -> int:
+    """Bytes by which every reading of the last third lies above every reading of the first; 0 up to `slack_bytes`.
+
+    `used_bytes`: one reading a scan, the first scans left out, since they fill caches. Memory that comes and goes is no
+    growth; memory that is never given back is.
+    """
+    third = len(used_bytes) // 3
+    if third == 0:
+        return 0
+    grown = min(used_bytes[-third:]) - max(used_bytes[:third])
+    return grown if grown > slack_bytes else 0
