@@ -32,7 +32,7 @@ from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.show import local_time
 from scanner.engines import gpu
-from scanner.engines.base import ON_CPU, by_symbol, choose
+from scanner.engines.base import ENGINES, ON_CPU, by_symbol, choose
 from scanner.indicators import catalog
 from scanner.loading import load
 
@@ -164,7 +164,7 @@ def check_store(settings: Settings) -> Iterator[Finding]:
 
 def check_engines(settings: Settings) -> Iterator[Finding]:
     """Which engines run here and compute what was worked out by hand, and which one `auto` takes."""
-    for name in ON_CPU:  # the GPU's engine is another check's
+    for name in (name for name in ENGINES if name in ON_CPU):  # the GPU's engine is another check's
         try:
             engine, _ = choose(name)
         except EngineError as error:
@@ -267,7 +267,8 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
     engine, _ = choose(settings.scan.engine)
     market = SimulatedMarket(20)
     started = time.perf_counter()
-    cluster = make_cluster(settings.scan.cluster, workers=min(2, settings.scan.workers or 2), dashboard_port=0)
+    name = "local" if settings.scan.cluster == "auto" else settings.scan.cluster
+    cluster = make_cluster(name, workers=min(2, settings.scan.workers or 2), dashboard_port=0)
     ready_s = time.perf_counter() - started
     try:
         with tempfile.TemporaryDirectory() as folder:
