@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.panel import Floats
-from scanner.engines import golden as golden_bits
 from scanner.engines import compiling, plain
+from scanner.engines import golden as golden_bits
 from scanner.engines.golden import golden
 from scanner.indicators.spec import Indicator
 
