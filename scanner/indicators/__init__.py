@@ -4,11 +4,37 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from data.errors import ExpressionError
-from scanner.indicators import averages, momentum, patterns, stochastic, trend, volatility, volume
+from scanner.indicators import (
+    aroon,
+    averages,
+    channels,
+    directional,
+    dispersion,
+    momentum,
+    oscillators,
+    patterns,
+    stochastic,
+    trend,
+    volatility,
+    volume,
+)
 from scanner.indicators.spec import Indicator, suggestion
 from scanner.indicators.window import WINDOWS
 
-_FILES = (averages, trend, momentum, stochastic, volatility, volume, patterns)
+_FILES = (
+    averages,
+    trend,
+    channels,
+    aroon,
+    directional,
+    momentum,
+    stochastic,
+    oscillators,
+    volatility,
+    dispersion,
+    volume,
+    patterns,
+)
 
 catalog: Mapping[str, Indicator] = MappingProxyType(
     {indicator.name: indicator for file in _FILES for indicator in file.INDICATORS}

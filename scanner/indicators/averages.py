@@ -86,6 +86,68 @@ def tema(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int
         seen[j] = k + 1.0
 
 
+def kama(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen, value before, sum of the last n changes regardless of sign, average, bars without a change."""
+    back = n if n > 1 else 0
+    now, v = row(x, t, j0, j1), row(out, t, j0, j1)
+    start, dropped = row(x, t - back, j0, j1), row(x, t - back - (1 if n > 1 else 0), j0, j1)
+    seen, before, total, average, idle = (
+        state[0, j0:j1],
+        state[1, j0:j1],
+        state[2, j0:j1],
+        state[3, j0:j1],
+        state[4, j0:j1],
+    )
+    quick, slow = 2.0 / 3.0, 2.0 / 31.0
+    for j in range(j1 - j0):
+        k = seen[j]
+        a = now[j]
+        last = before[j]
+        first = start[j]
+        gone = abs(dropped[j] - first)
+        still = idle[j] + 1.0
+        still = still if a == last else 0.0
+        path = total[j]
+        path = path - gone if k > n else path
+        path = path + abs(a - last)
+        path = path if (k >= 1.0) & (still < n) else 0.0
+        way = a - first
+        efficiency = abs(way / path)
+        efficiency = efficiency if (path > way) & (path > 0.0) else 1.0
+        share = efficiency * (quick - slow) + slow
+        mean = average[j]
+        mean = mean if k > n else last
+        mean = (a - mean) * (share * share) + mean
+        shown = mean if k >= n else math.nan
+        v[j] = a if n == 1 else shown
+        before[j] = a
+        total[j] = path
+        average[j] = mean
+        idle[j] = still
+        seen[j] = k + 1.0
+
+
+def trima(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
+    """State: bars seen, sum of the last values, sum of the last such sums, and these."""
+    inner, outer = n // 2 + 1, (n + 1) // 2
+    now, old, v = row(x, t, j0, j1), row(x, t - inner + 1, j0, j1), row(out, t, j0, j1)
+    seen, total, totals = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
+    newest, oldest = state[3 + t % outer, j0:j1], state[3 + (t + 1) % outer, j0:j1]
+    scale = inner * outer
+    for j in range(j1 - j0):
+        k = seen[j] + 1.0
+        leaving = old[j]
+        s = total[j] + now[j]
+        part = s if k >= inner else 0.0
+        newest[j] = part
+        u = totals[j] + part
+        gone = oldest[j]
+        v[j] = u / scale if k >= n else math.nan
+        total[j] = s - leaving if k >= inner else s
+        totals[j] = u - gone if k >= n else u
+        seen[j] = k
+
+
 INDICATORS = (
     Indicator(
         name="SMA",
@@ -159,6 +221,42 @@ INDICATORS = (
         talib="TEMA",
         recursive=True,
         doc="3 * EMA1 - 3 * EMA2 + EMA3, where EMAk is the EMA of EMAk-1 (Mulloy 1994).",
+    ),
+    Indicator(
+        name="TRIMA",
+        title="Triangular moving average",
+        title_zh="三角移动平均",
+        family="trend",
+        pane="overlay",
+        inputs=("close",),
+        params=(integer("timeperiod", 20, lo=1),),
+        outputs=("trima",),
+        kernel=Kernel(trima, lambda timeperiod: 3 + (timeperiod + 1) // 2),
+        lookback=lambda timeperiod: timeperiod - 1,
+        talib="TRIMA",
+        doc=(
+            "The mean of the last n values weighted 1, 2, ... up to the middle and down to 1 again, the middle two "
+            "alike where n is even: SMA(SMA(x, n // 2 + 1), (n + 1) // 2)."
+        ),
+    ),
+    Indicator(
+        name="KAMA",
+        title="Kaufman's adaptive moving average",
+        title_zh="考夫曼自适应移动平均",
+        family="trend",
+        pane="overlay",
+        inputs=("close",),
+        params=(integer("timeperiod", 10, lo=1),),
+        outputs=("kama",),
+        kernel=Kernel(kama, 5),
+        lookback=lambda timeperiod: timeperiod if timeperiod > 1 else 0,
+        talib="KAMA",
+        recursive=True,
+        doc=(
+            "y = y' + s^2 * (x - y'), s = e * (2/3 - 2/31) + 2/31, e = |x - x n bars ago| / sum(|x - x'|, n), 1 where "
+            "nothing moved (0/0); seeded with the value before; x itself for n = 1. Its 10 bars are Kaufman's; "
+            "TA-Lib's own default is 30 (Kaufman 1995)."
+        ),
     ),
 )
 """In the order of the catalogue."""

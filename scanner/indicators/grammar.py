@@ -17,7 +17,8 @@ from data.errors import KernelError
 ALLOWED = (
     "a kernel takes + - * /, comparisons with & and |, selects `a if b else c`, abs, math.sqrt, math.nan, functions and"
     " number constants of ours, `for j in range(j1 - j0)` over columns; around that loop also // and %, min, max, len,"
-    " `if`, `for lag in range(...)` and rows: `row(x, t, j0, j1)`, `state[k, j0:j1]`"
+    " `if`, `for lag in range(...)` and rows: `row(x, t, j0, j1)`, `state[k, j0:j1]`; `state[a:b]`"
+    " is a ring"
 )
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
@@ -175,7 +176,7 @@ class _Check:
         self.of_rows(value)
         self.assign(node, name)
         called = value.func.id if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else ""
-        if isinstance(value, ast.Subscript) or called == "row":
+        if (isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Tuple)) or called == "row":
             self.rows.add(name)
 
     def assign(self, node: ast.AST, name: str) -> None:
@@ -247,6 +248,9 @@ class _Check:
                 if ast.unparse(columns) != "j0:j1":
                     self.fail(node, f"`{ast.unparse(node)}` is no row of the columns j0:j1")
                 self.of_rows(place)
+            case ast.Subscript(value=ast.Name(), slice=ast.Slice(lower=ast.expr() as lower, upper=ast.expr() as upper)):
+                self.of_rows(lower)
+                self.of_rows(upper)
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 for part in (test, body, orelse):
                     self.of_rows(part)

@@ -30,6 +30,8 @@ class Kernel:
     """How far its values may lie from TA-Lib's, as a share of the largest of that output."""
     flat: Callable[..., tuple[float, ...]] | None = None
     """Outputs where no input changed during the lookback, from the inputs of that bar, if TA-Lib's are but rounding."""
+    still: Callable[..., tuple[int, ...]] | None = None
+    """Of each output: after how many bars without a change it is `flat`, if that is sooner than the lookback."""
     total: bool = False
     """Whether NaN may reach it: it runs from a symbol's first bar to its last. The others run from the first bar at
     which all inputs are finite to the first later one at which one is not."""
@@ -94,7 +96,7 @@ class Indicator:
     reference_lines: tuple[float, ...] = ()
     dialect: Dialect = "talib"
     talib: str | None = None
-    fixed: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, Value] = field(default_factory=dict)
     kernel: Kernel | None = None
     """Without one the engines that run kernels leave the indicator to the engine `talib`; where TA-Lib lacks the
     indicator, that engine runs the kernel's numpy form."""
