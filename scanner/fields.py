@@ -67,9 +67,11 @@ class Source:
         return basis(self.packed, self.origin) if self._known is None else self._known
 
     def series(self, name: str) -> Floats | None:
-        """(length, symbols): a stored field as indicators see it; None where there is none."""
+        """(length, symbols): a stored field as indicators see it, or `session`; None where there is none."""
         if name in PRICES and self._adjust:
             return self.basis.prices[name]
+        if name == "session":
+            return self.sessions(self.length)
         return self.packed.fields.get(name)
 
     @cached_property
@@ -104,6 +106,15 @@ class Source:
         """(keep, symbols) dates in Asia/Shanghai; of no bar, 1970."""
         ends = self.ends(keep)
         return local_day(np.where(ends == NO_BAR, 0, ends).ravel()).reshape(ends.shape)
+
+    def sessions(self, keep: int) -> Array:
+        """(keep, symbols) days since 1970-01-01 of the trading day, NaN of no bar; as stored where it is."""
+        if "session" in self.packed.fields:
+            return tail(self.packed.fields["session"], keep)
+        known = min(keep, self.length)
+        days = self.days(known).astype(np.float64)
+        days[self.ends(known) == NO_BAR] = np.nan
+        return tail(days, keep)
 
     def references(self, keep: int) -> Array:
         """(keep, symbols) CNY, raw: the close that each bar's session is measured by."""
@@ -201,6 +212,12 @@ FIELDS: Mapping[str, Field] = {
         Field("close", "number", "CNY, forward-adjusted", _series("close")),
         Field("volume", "number", "shares", _series("volume")),
         Field("amount", "number", "CNY", _series("amount")),
+        Field(
+            "session",
+            "number",
+            "the trading day, as days since 1970-01-01 in Asia/Shanghai",
+            lambda source, keep: source.sessions(keep),
+        ),
         Field(
             "prev_close",
             "number",

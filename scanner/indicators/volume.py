@@ -78,6 +78,40 @@ def adosc(
         seen[j] = k + 1.0
 
 
+def vwap(
+    t: int,
+    j0: int,
+    j1: int,
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    volume: Floats,
+    session: Floats,
+    state: Floats,
+    out: Floats,
+) -> None:
+    """State: session before, the session's sums of price * volume and of volume."""
+    highs, lows, closes = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1)
+    volumes, days, v = row(volume, t, j0, j1), row(session, t, j0, j1), row(out, t, j0, j1)
+    before, money, shares = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
+    for j in range(j1 - j0):
+        day = days[j]
+        last = before[j]
+        paid = money[j]
+        traded = shares[j]
+        paid = paid if day == last else 0.0
+        traded = traded if day == last else 0.0
+        price = (highs[j] + lows[j] + closes[j]) / 3.0
+        size = volumes[j]
+        paid = paid + price * size
+        traded = traded + size
+        mean = paid / traded
+        v[j] = mean if traded > 0.0 else price
+        before[j] = day
+        money[j] = paid
+        shares[j] = traded
+
+
 INDICATORS = (
     Indicator(
         name="OBV",
@@ -128,6 +162,23 @@ INDICATORS = (
         talib="ADOSC",
         recursive=True,
         doc="EMA(AD, fast) - EMA(AD, slow), both seeded with the first AD; shares (Chaikin).",
+    ),
+    Indicator(
+        name="VWAP",
+        title="Volume weighted average price",
+        title_zh="成交量加权平均价",
+        family="volume",
+        pane="overlay",
+        inputs=("high", "low", "close", "volume", "session"),
+        outputs=("vwap",),
+        kernel=Kernel(vwap, 3),
+        lookback=lambda: 0,
+        recursive=True,
+        doc=(
+            "sum(p * volume) / sum(volume) from the session's first bar on, p = (high + low + close) / 3; p itself "
+            "where the session has had no volume yet, and of daily bars; CNY. TA-Lib's VWAP never starts anew "
+            "(Berkowitz, Logue and Noser 1988)."
+        ),
     ),
 )
 """In the order of the catalogue."""

@@ -22,7 +22,8 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 @pytest.fixture(scope="session")
 def make_panel() -> MakePanel:
     def make(n_symbols: int = 6, bars: int = 160, seed: int = 7, listings: bool = True, halts: bool = True) -> Panel:
-        """A random walk a symbol; `listings`: later symbols start later; `halts`: one day in twenty has no bar."""
+        """A random walk a symbol; `listings`: later symbols start later; `halts`: one day in twenty has no bar; eight
+        bars are a session."""
         rng = np.random.default_rng(seed)
         shape = (bars, n_symbols)
         close = 20 * np.exp(np.cumsum(rng.normal(0, 0.02, shape), axis=0))
@@ -32,7 +33,8 @@ def make_panel() -> MakePanel:
         prices = {"open": start, "high": high, "low": low, "close": close}
         prices = {name: np.round(matrix, 2) for name, matrix in prices.items()}
         volume = np.round(rng.lognormal(13, 0.5, shape))
-        fields = {**prices, "volume": volume, "amount": volume * prices["close"]}
+        session = np.repeat(20_000.0 + np.arange(bars) // 8, n_symbols).reshape(shape)
+        fields = {**prices, "volume": volume, "amount": volume * prices["close"], "session": session}
         absent = np.zeros(shape, dtype=bool)
         if listings:
             absent |= np.arange(bars)[:, None] < 11 * np.arange(n_symbols)

@@ -305,7 +305,8 @@ def test_the_order_of_symbols_is_irrelevant(indicator: Indicator, engine: Engine
 @every_indicator
 def test_flat_prices_give_numbers(indicator: Indicator, engine: Engine) -> None:
     flat = {name: np.full((40 + 60, 1), 12.34) for name in ("open", "high", "low", "close")}
-    panel = Panel("1d", np.arange(100, dtype=np.int64), ("600000.SH",), {**flat, "volume": np.full((100, 1), 1e6)})
+    rest = {"volume": np.full((100, 1), 1e6), "session": np.full((100, 1), 20_000.0)}
+    panel = Panel("1d", np.arange(100, dtype=np.int64), ("600000.SH",), {**flat, **rest})
     got = on_panel(engine, indicator, panel)
     assert all(np.isfinite(values[indicator.lookback(**indicator.bind()) :]).all() for values in got)
     if indicator.talib:

@@ -33,6 +33,7 @@ def test_prices_are_adjusted_and_what_the_exchange_computes_is_raw(pack: Any, en
     assert last(source, engine, "volume") == [1000.0]
     assert np.isnan(last(source, engine, "amount")).all()
     assert last(source, engine, "board") == ["main"]
+    assert last(source, engine, "session") == [20157.0]  # 2025-03-10
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,13 @@ def test_listings_in_minutes_are_counted_in_sessions(pack: Any, engine: Engine) 
     np.testing.assert_array_equal(last(source, engine, "limit_up"), [12.0, nan])
     unknown = minutes(pack, nan)
     np.testing.assert_array_equal(last(Source(unknown), engine, "limit_up"), [nan, nan])
+
+
+def test_a_bar_that_does_not_exist_has_no_session(pack: Any) -> None:
+    source = Source(pack({"600519.SH": [10.0] * 3, "300750.SZ": [10.0]}, first="2025-03-03"))
+    assert source.series("session") is not None
+    np.testing.assert_array_equal(source.series("session"), [[20150.0, nan], [20151.0, nan], [20152.0, 20152.0]])
+    assert len(FIELDS["session"].value(source, 5)) == 5
 
 
 def test_every_field_says_what_it_is_and_comes_in_its_shape(pack: Any) -> None:
