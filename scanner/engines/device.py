@@ -4,6 +4,7 @@ Nothing here has run on a GPU: the tests put another `Device` in its place, whos
 the same PTX on the CPU.
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,8 +51,8 @@ class Device(Protocol):
     def zeros(self, rows: int, columns: int) -> Any:
         """A float64 matrix of zeros."""
 
-    def blank(self, rows: int, columns: int) -> Any:
-        """A float64 matrix of NaN."""
+    def erase(self, matrix: Any, where: Array | None = None) -> None:
+        """Put NaN into a matrix, all of it or where a numpy mask says."""
 
     def upload(self, array: Array) -> Any:
         """A copy of a numpy array."""
@@ -88,11 +89,12 @@ class CupyDevice:
         with _translated():
             return self.xp.zeros((rows, columns))
 
-    def blank(self, rows: int, columns: int) -> Any:
+    def erase(self, matrix: Any, where: Array | None = None) -> None:
         with _translated():
-            matrix = self.xp.empty((rows, columns))
-            matrix.data.memset_async(0xFF, matrix.nbytes)  # all bits set is a NaN, and needs no kernel of CuPy's
-            return matrix
+            if where is None:
+                matrix.data.memset_async(0xFF, matrix.nbytes)  # all bits set is a NaN, and needs no kernel of CuPy's
+            else:
+                matrix[self.xp.asarray(where)] = np.nan
 
     def upload(self, array: Array) -> Any:
         with _translated():
@@ -130,6 +132,10 @@ class CupyDevice:
         with _translated():
             self.xp.get_default_memory_pool().free_all_blocks()
             self.xp.get_default_pinned_memory_pool().free_all_blocks()
+
+
+the_device = functools.cache(CupyDevice)
+"""The one of this process, made when it is first asked for."""
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def _values(indicator: Indicator, params: Mapping[str, float]) -> list[float]:
     return [params[param.name] for param in indicator.params]
 
 
-MACHINES = {"vector": "scanner.engines.machine.CpuMachine"}
+MACHINES = {"cuda": "scanner.engines.on_gpu.CudaMachine", "vector": "scanner.engines.machine.CpuMachine"}
 """Engine -> the machine that its streams run on; the others compute anew at each bar."""
 
 

@@ -10,13 +10,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from data.errors import EngineError
 from data.panel import Floats
 from scanner.engines.base import ON_CPU, Counts, Engine, Series, joint_span, load
-from scanner.engines.device import CupyDevice, Device, DeviceFullError, DeviceLostError
+from scanner.engines.device import Array, Device, DeviceFullError, DeviceLostError, the_device
+from scanner.engines.golden import golden
 from scanner.engines.report import DeviceMemory, Report
-from scanner.indicators.spec import Indicator, Value
+from scanner.indicators.spec import Indicator
 from scanner.ptx.arguments import plan
 
 log = logging.getLogger(__name__)
@@ -26,55 +28,63 @@ PARTS = (1, 2, 4)
 
 
 class CudaMachine:
-    """Where kernels run over matrices that stay on the GPU; see `scanner.engines.machine.Machine`."""
+    """A `scanner.engines.machine.Machine` whose matrices stay on the GPU; its errors are those of `Device`."""
 
     name = "cuda"
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    @property
-    def xp(self) -> Any:
-        return self.device.xp
+    def __init__(self, device: Device | None = None) -> None:
+        self.device = the_device() if device is None else device
+        self.xp = self.device.xp
 
     def zeros(self, rows: int, columns: int) -> Any:
-        """A matrix of zeros on the GPU."""
         return self.device.zeros(rows, columns)
 
-    def put(self, array: Floats) -> Any:
-        """A copy on the GPU."""
-        return self.device.upload(np.ascontiguousarray(array))
+    def put(self, values: Array) -> Any:
+        return self.device.upload(np.ascontiguousarray(values))
 
-    def get(self, array: Any) -> Floats:
-        """A copy on the CPU."""
-        return self.device.download(array)
+    def get(self, values: Any) -> Array:
+        return self.device.download(values)
 
     def batch(
         self,
         indicator: Indicator,
-        params: Mapping[str, Value],
+        params: Mapping[str, float],
         first: Counts,
         stop: Counts,
         inputs: Sequence[Any],
         state: Any,
         outputs: Sequence[Any],
     ) -> None:
-        """Run a kernel over the bars [first, stop) of each column; what it does not write of the outputs stays."""
-        begin, end = self.device.upload(first), self.device.upload(np.maximum(first, stop))
-        self.device.launch(plan(indicator, params, begin, end, inputs, state, outputs))
+        for output in outputs:
+            self.device.erase(output)
+        self.step(indicator, params, inputs, state, outputs)(self._spans(first, np.maximum(first, stop)))
+        bars, width = len(inputs[0]), len(outputs[0])
+        if (stop < bars).any():
+            # Where a column ends before the last bar its ring still holds older ones.
+            newest = np.arange(max(bars - width, 0), bars)
+            later = np.zeros((width, len(stop)), dtype=bool)
+            later[newest % width] = newest[:, None] >= stop
+            for output in outputs:
+                self.device.erase(output, later)
+
+    def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+        return self._spans(t, t + has)
 
     def step(
         self,
         indicator: Indicator,
-        params: Mapping[str, Value],
-        t: Counts,
-        has: Any,
+        params: Mapping[str, float],
         inputs: Sequence[Any],
         state: Any,
         outputs: Sequence[Any],
-    ) -> None:
-        """Run a kernel over bar `t` of each column that `has` one."""
-        self.batch(indicator, params, t, t + has, inputs, state, outputs)
+    ) -> Callable[[tuple[Any, Any]], None]:
+        def run(span: tuple[Any, Any]) -> None:
+            self.device.launch(plan(indicator, params, *span, inputs, state, outputs))
+
+        return run
+
+    def _spans(self, begin: Counts, end: Counts) -> tuple[Any, Any]:
+        return self.device.upload(np.ascontiguousarray(begin)), self.device.upload(np.ascontiguousarray(end))
 
 
 class CudaEngine:
@@ -82,7 +92,8 @@ class CudaEngine:
 
     Inputs stay on the GPU as long as their series live. Where its memory runs out the pool is freed and the columns are
     cut into halves, then into quarters; where that does not help, or the GPU refuses in another way, the CPU takes the
-    rest of the scan. A GPU that is lost is left alone by this process for good. `read`: what reads the GPU's memory.
+    rest of the scan. A GPU that is lost, or gives other bits than the golden ones, is left alone by this process for
+    good. `read`: what reads the GPU's memory.
 
     One scan at a time: `watch` holds a lock.
     """
@@ -91,14 +102,17 @@ class CudaEngine:
 
     def __init__(
         self,
-        device: Callable[[], Device] = CupyDevice,
+        device: Callable[[], Device] = the_device,
         cpu: Callable[[], Engine] | None = None,
         read: Callable[[], DeviceMemory] | None = None,
     ) -> None:
         self._make_device, self._make_cpu, self._read = device, cpu or on_the_cpu, read
         self._lock = threading.RLock()
         self._report: Report | None = None
-        self._lost: str | None = None
+        self._shut: str | None = None
+        """Why this process leaves the GPU alone."""
+        self._lost = False
+        self._trusted: set[Indicator] = set()
         self._resident: WeakKeyDictionary[Series, Any] = WeakKeyDictionary()
 
     @cached_property
@@ -120,8 +134,8 @@ class CudaEngine:
                 return
             report = self._report = Report(self.name)
             try:
-                if self._lost is not None:
-                    self._fall_back(self._lost)
+                if self._shut is not None:
+                    self._fall_back(self._shut)
                 report.before = self._reading()
                 yield report
                 report.after = self._reading()
@@ -142,22 +156,30 @@ class CudaEngine:
         with self.watch() as report:
             if not report.fallbacks:
                 try:
-                    return self._on_gpu(indicator, params, inputs, keep, report)
+                    self._trust(indicator)
+                    return self._on_gpu(indicator, params, inputs, keep)
                 except DeviceLostError as error:
-                    self._lost = str(error)
+                    self._lost, self._shut = True, str(error)
                     self._resident.clear()
-                    self._fall_back(self._lost)
+                    self._fall_back(self._shut)
                 except EngineError as error:
                     self._fall_back(str(error))
             return self.cpu.run(indicator, params, inputs, keep=keep)
 
+    def _trust(self, indicator: Indicator) -> None:
+        """Compare a kernel's golden bits at its first use; raises EngineError where they differ."""
+        if indicator not in self._trusted:
+            bits = golden(indicator, self._on_gpu)
+            if bits.n_differing:
+                self._shut = (
+                    f"{bits.n_differing} of {bits.n_values} golden values of {indicator.name} differ on the GPU, by up"
+                    f" to {bits.max_ulp} units in the last place"
+                )
+                raise EngineError(self._shut)
+            self._trusted.add(indicator)
+
     def _on_gpu(
-        self,
-        indicator: Indicator,
-        params: Mapping[str, float],
-        inputs: Sequence[Series],
-        keep: int | None,
-        report: Report,
+        self, indicator: Indicator, params: Mapping[str, float], inputs: Sequence[Series], keep: int | None = None
     ) -> tuple[Floats, ...]:
         first, stop = joint_span(indicator, inputs)
         bars, columns = inputs[0].by_bar.shape
@@ -179,7 +201,8 @@ class CudaEngine:
             self.machine.device.release()
             if parts == PARTS[-1]:
                 raise DeviceFullError(full)
-            report.retries += 1
+            if self._report is not None:
+                self._report.retries += 1
             log.warning("%s of %d columns: %s; trying again in smaller parts", indicator.name, columns, full)
         # The outputs are rings, whose oldest row need not be the first.
         return tuple(np.roll(out, -(bars % width), axis=1)) if bars % width else tuple(out)
@@ -205,33 +228,26 @@ class CudaEngine:
     ) -> Floats:
         """(outputs, width, columns): the last `width` bars of each output as rings, of the columns [a, b); one copy."""
         assert indicator.kernel is not None
-        bars, columns = inputs[0].bars, b - a
+        columns = b - a
         first, stop = first[a:b], stop[a:b]
         device = self.machine.device
         matrices = [self._matrix(series, a, b) for series in inputs]
         state = device.zeros(indicator.kernel.rows(params), columns)
-        block = device.blank(len(indicator.outputs) * width, columns)
+        block = device.zeros(len(indicator.outputs) * width, columns)
         outputs = [block[k * width : (k + 1) * width] for k in range(len(indicator.outputs))]
         self.machine.batch(indicator, params, first, stop, matrices, state, outputs)
-        found = device.download(block).reshape(len(indicator.outputs), width, columns)
-        if (stop < bars).any():
-            # Where a column ends before the last bar its ring still holds older ones.
-            newest = np.arange(bars - width, bars)
-            later = np.empty((width, columns), dtype=bool)
-            later[newest % width] = newest[:, None] >= stop
-            found[:, later] = np.nan
-        return found
+        return device.download(block).reshape(len(indicator.outputs), width, columns)
 
     def _fall_back(self, reason: str) -> None:
         assert self._report is not None
         self._report.engine = self.cpu.name
         self._report.fallbacks.append(reason)
-        self._report.lost = self._lost is not None
+        self._report.lost = self._lost
         log.error("%s; the engine %s takes the rest of this scan", reason, self.cpu.name)
 
     def _reading(self) -> DeviceMemory | None:
         """The GPU's memory; None where it cannot be told."""
-        if self._lost is not None:
+        if self._shut is not None:
             return None
         try:
             return self.machine.device.memory() if self._read is None else self._read()

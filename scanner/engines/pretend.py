@@ -40,8 +40,8 @@ class HostDevice:
     def zeros(self, rows: int, columns: int) -> Array:
         return self._held(np.zeros((rows, columns)))
 
-    def blank(self, rows: int, columns: int) -> Array:
-        return self._held(np.full((rows, columns), np.nan))
+    def erase(self, matrix: Array, where: Array | None = None) -> None:
+        matrix[slice(None) if where is None else where] = np.nan
 
     def upload(self, array: Array) -> Array:
         self.uploaded_bytes += array.nbytes

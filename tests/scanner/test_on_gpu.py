@@ -11,9 +11,10 @@ import pytest
 
 from data.errors import EngineError
 from scanner import ptx
-from scanner.engines import assembling, base, folders
+from scanner.engines import assembling, base, folders, golden
 from scanner.engines.device import DeviceLostError
-from scanner.engines.on_gpu import CudaEngine
+from scanner.engines.machine import CpuMachine
+from scanner.engines.on_gpu import CudaEngine, CudaMachine
 from scanner.engines.pretend import HostDevice
 from scanner.engines.report import DeviceMemory, Report, growth
 from scanner.indicators import catalog
@@ -94,11 +95,15 @@ def test_an_input_is_copied_to_the_device_once_and_leaves_with_its_series(launch
     device = HostDevice(launch)
     engine = CudaEngine(lambda: device)
     close = base.Series(np.arange(1.0, 501.0).reshape(50, 10), np.full(10, 50))
-    spans = 2 * 8 * 10
-    for _ in range(2):
-        engine.run(catalog["RSI"], catalog["RSI"].bind(), [close], keep=1)
-    engine.run(catalog["SMA"], catalog["SMA"].bind(), [close], keep=1)
-    assert device.uploaded_bytes == 8 * 500 + 3 * spans
+    other = base.Series(np.ones((50, 10)), np.full(10, 50))
+    for name in ("RSI", "SMA"):  # the first use of a kernel computes its golden bits
+        engine.run(catalog[name], catalog[name].bind(), [other])
+    del other
+    assert device.used_bytes == 0
+    device.uploaded_bytes = 0
+    for name in ("RSI", "RSI", "SMA"):
+        engine.run(catalog[name], catalog[name].bind(), [close], keep=1)
+    assert device.uploaded_bytes == 8 * 500 + 3 * (2 * 8 * 10)
     assert device.used_bytes == 8 * 500
     del close
     assert device.used_bytes == 0
@@ -110,7 +115,7 @@ def test_no_symbols_and_no_bars(cuda: CudaEngine, device: HostDevice) -> None:
         empty = base.Series(np.empty(shape), np.zeros(shape[1], dtype=np.int64))
         (out,) = cuda.run(rsi, rsi.bind(), [empty])
         assert out.shape == shape
-    assert device.launches == 0
+    assert device.launches == 1  # the golden bits
 
 
 def test_what_has_no_kernel_is_computed_by_the_cpu_and_is_no_fallback(cuda: CudaEngine, device: HostDevice) -> None:
@@ -121,6 +126,35 @@ def test_what_has_no_kernel_is_computed_by_the_cpu_and_is_no_fallback(cuda: Cuda
     with cuda.watch() as report:
         assert same(cuda.run(ht, ht.bind(), [prices]), base.load("talib").run(ht, ht.bind(), [prices]))
     assert (report.fallbacks, device.launches) == ([], 0)
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("width", [3, 40])
+def test_a_machine_on_a_device_advances_as_one_on_the_cpu(name: str, width: int, device: HostDevice) -> None:
+    """In a batch, then bar by bar the columns that end with it: listings, halts, outputs that are rings."""
+    indicator = catalog[name]
+    params = indicator.bind()
+    market = golden.market(indicator, bars=64)
+    first, stop = base.joint_span(indicator, [base.Series(*each) for each in market])
+    rng = np.random.default_rng(1)
+
+    def advance(machine: Any) -> list[Any]:
+        inputs = [machine.put(matrix) for matrix, _ in market]
+        assert indicator.kernel is not None
+        state = machine.zeros(indicator.kernel.rows(params), len(first))
+        outputs = [machine.put(np.ones((width, len(first)))) for _ in indicator.outputs]
+        machine.batch(indicator, params, first, stop, inputs, state, outputs)
+        found = [machine.get(output).copy() for output in outputs]
+        step = machine.step(indicator, params, inputs, state, outputs)
+        for t in range(64, 70):
+            now = np.full(len(first), t) - (np.arange(len(first)) % 2)
+            step(machine.bar(now, chosen[t - 64]))
+        return [*found, *(machine.get(matrix)[:, whole] for matrix in (*outputs, state))]
+
+    whole = (first < 64) & (stop == 64)
+    assert 3 <= whole.sum() < len(whole)
+    chosen = (rng.random((6, len(first))) < 0.7) & whole
+    assert same(advance(CudaMachine(device)), advance(CpuMachine()))
 
 
 def scanned(engine: CudaEngine, run: Run, *names: str) -> tuple[list[Any], Report]:
@@ -157,7 +191,7 @@ def test_out_of_memory_for_good_leaves_the_rest_of_the_scan_to_the_cpu(
     # The next scan asks the GPU again.
     device.room_bytes = 1 << 30
     found, report = scanned(cuda, run, "SMA")
-    assert (report.engine, report.fallbacks, device.launches) == ("cuda", [], 1)
+    assert (report.engine, report.fallbacks, device.launches) == ("cuda", [], 2)  # golden bits, and these
 
 
 def test_a_lost_device_is_left_alone_by_this_process(
@@ -172,6 +206,23 @@ def test_a_lost_device_is_left_alone_by_this_process(
     found, report = scanned(cuda, run, "RSI")
     assert same(found[0], run(vector, "RSI", 5))
     assert (report.engine, report.lost, report.before, device.launches) == ("vector", True, None, 0)
+
+
+def test_other_bits_than_the_golden_ones_are_refused_for_good(
+    launch: Callable[[Launch], None], vector: base.Engine, run: Run
+) -> None:
+    def fused(call: Launch) -> None:
+        launch(call)
+        for output in call.arguments[-2:-1]:
+            np.nextafter(output, np.inf, out=output)
+
+    device = HostDevice(fused)
+    engine = CudaEngine(lambda: device)
+    for _ in range(2):
+        found, report = scanned(engine, run, "RSI")
+        assert same(found[0], run(vector, "RSI", 5))
+        assert (report.engine, report.lost, device.launches) == ("vector", False, 1)
+        assert "golden values of RSI differ on the GPU, by up to 1 units in the last place" in report.fallbacks[0]
 
 
 def test_a_device_that_does_not_start_is_said(vector: base.Engine, run: Run) -> None:
