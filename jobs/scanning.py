@@ -1,5 +1,6 @@
 """MarketScan: a store, strategies and a cluster, joined into scans whose signals are durable."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from scanner.loading import StrategyRegistry
 from scanner.market import ScanResult, merge, to_signals
 from scanner.resident import ShardTask, split, to_ipc
 from scanner.scan import make_plan
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class MarketScan:
         answers = self.cluster.run(tasks, deadline_s=self.deadline_s)
         result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
         result = replace(result, elapsed_s=time.perf_counter() - start)
+        for reason in result.fallbacks:
+            log.warning("bar %d was scanned by %s: %s", bar_end, result.engine, reason)
         for name in result.failed:
             self._switch_off(name)
         signals, silent = to_signals(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from data.errors import ExpressionError
 from data.panel import Floats, Panel
 from scanner.engines.base import Engine, Series, choose
+from scanner.engines.report import watched
 from scanner.fields import FIELDS, Source, tail
 from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
 from scanner.language import parse_value
@@ -161,7 +162,8 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
             raise ExpressionError(f"{expression!r} is a text; compute gives numbers and conditions", column=1)
     chosen = choose(engine)[0] if isinstance(engine, str) else engine
     source = Source(panel.pack(), adjust=False)
-    results = evaluate(dict.fromkeys(terms.values(), source.length), source, chosen)
+    with watched(chosen) as report:
+        results = evaluate(dict.fromkeys(terms.values(), source.length), source, chosen)
     shape = (source.length, len(panel.symbols))
     unpacked: dict[Term, Floats] = {}
     for term in dict.fromkeys(terms.values()):
@@ -170,4 +172,4 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
         # What the caller does to its values is no business of the panel's.
         own = full.flags.writeable and not any(np.may_share_memory(full, matrix) for matrix in panel.fields.values())
         unpacked[term] = full if own else full.copy()
-    return Values({expression: unpacked[term] for expression, term in terms.items()}, chosen.name)
+    return Values({expression: unpacked[term] for expression, term in terms.items()}, report.engine)

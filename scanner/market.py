@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from data.panel import NO_BAR, Packed
 from data.signal import Signal
 from scanner.engines.base import Engine
+from scanner.engines.report import Report
 from scanner.evaluate import evaluate
 from scanner.fields import Source
 from scanner.scan import Hit, Newest, Plan, ShardAnswer, Standing, base_terms, decide, rule_hits
@@ -25,8 +26,8 @@ Array = npt.NDArray[Any]
 class ScanResult:
     """What one scan found.
 
-    `n_bars`: distinct bar ends among the scanned bars. `gapped`: what an ex-rights gap kept silent. `failed`: Python
-    strategies that raised -> what they raised.
+    `engine`: the one that computed, or several joined by "+". `n_bars`: distinct bar ends among the scanned bars.
+    `gapped`: what an ex-rights gap kept silent. `failed`: Python strategies that raised -> what they raised.
     """
 
     frame: str
@@ -40,6 +41,13 @@ class ScanResult:
     gapped: tuple[tuple[str, str], ...]
     failed: Mapping[str, str]
     elapsed_s: float = 0.0
+    reports: tuple[Report, ...] = field(default=(), compare=False)
+    """What came of the engine on each shard."""
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Why shards were computed by another engine than the one chosen; none where they were not."""
+        return tuple(dict.fromkeys(reason for report in self.reports for reason in report.fallbacks))
 
 
 def merge(
@@ -76,10 +84,11 @@ def merge(
         gapped += silenced
     place = {strategy.name: number for number, strategy in enumerate(strategies)}
     times = [answer.times for answer in answers if len(answer.times)]
+    reports = tuple(answer.report for answer in answers if answer.report is not None)
     return ScanResult(
         plan.frame,
         bar_end,
-        engine.name,
+        "+".join(dict.fromkeys(report.engine for report in reports)) or engine.name,
         sum(answer.n_symbols for answer in answers),
         sum(answer.n_current for answer in answers),
         len(np.unique(np.concatenate(times))) if times else 0,
@@ -87,6 +96,7 @@ def merge(
         tuple(sorted(hits, key=lambda hit: (place[hit.strategy], hit.symbol, hit.action))),
         tuple(sorted(gapped)),
         failed,
+        reports=reports,
     )
 
 

@@ -18,6 +18,7 @@ from data.adjust import Basis
 from data.panel import NO_BAR, Packed
 from data.signal import finite
 from scanner.engines.base import Engine
+from scanner.engines.report import Report, watched
 from scanner.evaluate import evaluate
 from scanner.fields import Source, tail
 from scanner.language import parse
@@ -163,6 +164,8 @@ class ShardAnswer:
     standings: dict[str, Standing] = field(default_factory=dict)
     """Candidate -> what the symbols are to it."""
     elapsed_s: float = 0.0
+    report: Report | None = None
+    """What came of the engine."""
 
 
 def scan_shard(
@@ -182,7 +185,8 @@ def scan_shard(
     """
     start = time.perf_counter()
     source = Source(packed, names=names, origin=origin, known=known)
-    values = evaluate(plan.terms, source, engine)
+    with watched(engine) as report:
+        values = evaluate(plan.terms, source, engine)
     n = len(packed.symbols)
     current = packed.bar_ends[-1] == bar_end if packed.length else np.zeros(n, dtype=bool)
     hits: list[Hit] = []
@@ -211,6 +215,7 @@ def scan_shard(
         answer.wanted = [_rows(values[term], keep, n) for term, keep in plan.wanted]
         answer.newest = newest()
         answer.standings = {c.name: _standing(c, source, current) for c in plan.candidates}
+    answer.report = report
     answer.elapsed_s = time.perf_counter() - start
     return answer
 

@@ -1,7 +1,9 @@
 """What came of an engine in one scan: which one it was in the end, and what the GPU's memory held before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class Report:
     lost: bool = False
     before: DeviceMemory | None = None
     after: DeviceMemory | None = None
+
+
+@contextmanager
+def watched(engine: Any) -> Iterator[Report]:
+    """One scan by an engine: its own `watch`, where it has one; the others always do what they are asked."""
+    watch = getattr(engine, "watch", None)
+    if watch is None:
+        yield Report(engine.name)
+    else:
+        with watch() as report:
+            yield report
 
 
 def growth(used_bytes: Sequence[int], slack_bytes: int = 0) -> int:
