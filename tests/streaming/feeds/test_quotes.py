@@ -1,0 +1,216 @@
+"""Parsers of quotes: the vendors' own payloads, and what a bad line does to its neighbours."""
+
+from collections.abc import Callable
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.schema import TICK
+from data.symbols import sina_code
+from streaming.feeds import sina, tencent
+from streaming.feeds.wire import Parsed, Universe, unseen
+
+SYMBOLS = ("600396.SH", "000001.SZ", "920118.BJ", "160923.SZ", "160922.SZ", "600519.SH", "688981.SH", "000001.SH")
+UNIVERSE = Universe({symbol: sina_code(symbol) for symbol in SYMBOLS})
+
+# As they stand in easyquotation's tests and in public code.
+SINA = """\
+var hq_str_sh600396="华电辽能,15.300,14.920,16.410,16.410,14.850,16.410,0.000,341780059,5352355411.000,6409200,16.410,72100,16.400,17600,16.390,3500,16.380,5000,16.370,0,0.000,0,0.000,0,0.000,0,0.000,0,0.000,2026-07-23,15:34:59,00,D|402000|6596820.00";
+var hq_str_sz000001="平安银行,10.920,10.980,11.080,11.120,10.900,11.070,11.080,109574268,1210838024.380,238200,11.070,173100,11.060,441300,11.050,88100,11.040,163594,11.030,15464,11.080,689371,11.090,2364064,11.100,1244300,11.110,2108997,11.120,2026-07-23,15:36:00,00,D|21253|235483.240";
+var hq_str_bj920118="太湖远大,16.440,16.530,17.260,17.360,16.380,17.250,17.260,588716,9976849.670,75313,17.250,378,17.240,1000,17.230,500,17.150,2500,17.020,2038,17.260,7183,17.280,3002,17.290,1113,17.300,1200,17.320,2026-07-23,15:30:02,00,33.2261,0.0000,0,8300000,B,T";
+var hq_str_sz160923="";
+var hq_str_sz160922="恒生中小,0.000,1.074,0.000,0.000,0.000,1.053,1.110,0,0.000,42000,1.053,7500,1.050,0,0.000,0,0.000,0,0.000,3100,1.110,100,1.130,2900,1.169,12000,1.170,0,0.000,2019-04-08,09:41:45,00";
+"""
+TENCENT = """\
+v_sh600396="1~华电辽能~600396~15.47~14.92~15.30~1775070~821130~950794~15.47~212~15.46~95~15.45~64~15.44~3~15.43~375~15.49~49~15.50~2721~15.51~241~15.52~450~15.53~86~~20260723094907~0.55~3.69~15.88~14.85~15.47/1775070/2729507908~1775070~272951~";
+v_bj920118="62~太湖远大~920118~16.91~16.53~16.44~3240~1810~1430~16.82~1~16.81~4~16.80~12~16.73~4~16.72~8~16.93~30~16.94~2~16.95~8~16.97~5~16.98~10~~20260723114602~0.38~2.30~16.99~16.38~16.91/3240/5425465~3240~542.55~";
+"""
+
+Parse = Callable[[bytes], Parsed]
+
+
+def by_sina(body: bytes) -> Parsed:
+    return sina.parse(body, UNIVERSE)
+
+
+def by_tencent(body: bytes) -> Parsed:
+    return tencent.parse(body, UNIVERSE)
+
+
+def frame(text: str) -> bytes:
+    return text.encode("gb18030")
+
+
+VENDORS = {"sina": (by_sina, frame(SINA)), "tencent": (by_tencent, frame(TENCENT))}
+each = pytest.mark.parametrize(("parse", "body"), VENDORS.values(), ids=VENDORS)
+
+
+def shanghai(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Asia/Shanghai"))
+
+
+def test_sinas_own_payloads() -> None:
+    parsed = by_sina(frame(SINA))
+    assert parsed.ticks.schema.equals(TICK)
+    assert parsed.dropped == {"empty": 1}
+    limit_up, afterwards, beijing, idle = parsed.ticks.to_pylist()
+    assert limit_up == {
+        "symbol": "600396.SH",
+        "quote_time": shanghai("2026-07-23T15:34:59"),
+        "last": 16.41,
+        "open": 15.3,
+        "high": 16.41,
+        "low": 14.85,
+        "prev_close": 14.92,
+        "volume": 341780059.0,
+        "amount": 5352355411.0,
+    }
+    assert (afterwards["symbol"], afterwards["open"], afterwards["prev_close"]) == ("000001.SZ", 10.92, 10.98)
+    assert (beijing["symbol"], beijing["volume"], beijing["amount"]) == ("920118.BJ", 588716.0, 9976849.67)
+    assert (idle["symbol"], idle["last"], idle["prev_close"], idle["volume"]) == ("160922.SZ", 0.0, 1.074, 0.0)
+
+
+def test_sinas_socket_speaks_the_same_without_quotes() -> None:
+    plain = SINA.replace("var hq_str_", "").replace('="', "=").replace('";', "")
+    pushed = sina.parse(frame("sys_auth=FAILED\nsys_nxkey=sz160923\n" + plain), UNIVERSE, prefix=sina.PUSHED)
+    assert pushed.ticks.equals(by_sina(frame(SINA)).ticks)
+    assert pushed.dropped == {"control": 2, "empty": 1}
+
+
+def test_sinas_names() -> None:
+    assert sina.names(frame(SINA), UNIVERSE) == {
+        "600396.SH": "华电辽能",
+        "000001.SZ": "平安银行",
+        "920118.BJ": "太湖远大",
+        "160922.SZ": "恒生中小",
+    }
+    assert (
+        sina.names(frame(SINA).replace("平安".encode("gb18030"), b"\xff\xff"), UNIVERSE)
+        .keys()
+        .isdisjoint({"000001.SZ"})
+    )
+
+
+def test_tencents_own_payloads() -> None:
+    parsed = by_tencent(frame(TENCENT))
+    assert parsed.dropped == {}
+    main, beijing = parsed.ticks.to_pylist()
+    assert main == {
+        "symbol": "600396.SH",
+        "quote_time": shanghai("2026-07-23T09:49:07"),
+        "last": 15.47,
+        "open": 15.3,
+        "high": 15.88,
+        "low": 14.85,
+        "prev_close": 14.92,
+        "volume": 177507000.0,
+        "amount": 2729507908.0,
+    }
+    assert (beijing["volume"], beijing["amount"], beijing["high"]) == (324000.0, 5425465.0, 16.99)
+
+
+def test_tencent_counts_star_in_shares() -> None:
+    star = TENCENT.splitlines()[0].replace("600396", "688981").replace("2729507908", "27295079")
+    assert by_tencent(frame(star)).ticks["volume"].to_pylist() == [1775070.0]
+
+
+def test_a_name_with_a_byte_that_is_a_tilde() -> None:
+    """In GBK the second byte of a character may be 0x7e."""
+    name = bytes([0x81, 0x7E, 0x82, 0x7E])
+    assert name.decode("gbk")
+    body = frame(TENCENT).replace("华电辽能".encode("gbk"), name)
+    assert by_tencent(body).ticks.equals(by_tencent(frame(TENCENT)).ticks)
+
+
+def test_what_tencent_does_not_know_is_empty() -> None:
+    assert by_tencent(b'v_pv_none_match="1";\n').dropped == {"empty": 1}
+
+
+def test_a_beijing_code_is_not_of_shanghai() -> None:
+    assert sina_code("920118.BJ") == "bj920118"
+    assert by_sina(frame(SINA.replace("bj920118", "sh920118"))).dropped == {"code": 1, "empty": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("341780059,5352355411.000", "3417800,5352355411.000", "units"),
+        ("341780059,5352355411.000", "341780059,53523554.000", "units"),
+        ("16.410,16.410,14.850", "16.420,16.410,14.850", "range"),
+        ("16.410,16.410,14.850", "14.840,16.410,14.850", "range"),
+        ("15.300,14.920", "14.840,14.920", "range"),
+        ("15.300", "1.5e1", "number"),
+        ("15.300", "-15.3", "number"),
+        ("15.300", "nan", "number"),
+        ("15.300", "", "number"),
+        ("15.300", "15.3.0", "number"),
+        ("2026-07-23,15:34:59", "2026-02-30,15:34:59", "time"),
+        ("2026-07-23,15:34:59", "2026-07-23,25:34:59", "time"),
+        ("2026-07-23,15:34:59", ",", "time"),
+        ("15.300,14.920,", "", "short"),
+        ("sh600396", "sh600999", "code"),
+        ("var hq_str_sh600396", "<html>", "line"),
+    ],
+)
+def test_a_bad_line_is_counted_and_its_neighbours_live(old: str, new: str, reason: str) -> None:
+    first, rest = SINA.split("\n", 1)
+    broken = first.replace(old, new, 1) if reason != "short" else first[: len(first) // 2]
+    assert broken != first
+    parsed = by_sina(frame(f"{broken}\n{rest}"))
+    assert parsed.dropped == {"empty": 1} | {reason: 1}
+    assert parsed.ticks["symbol"].to_pylist() == ["000001.SZ", "920118.BJ", "160922.SZ"]
+
+
+@each
+@pytest.mark.parametrize("page", [b"", b"\n\n", b"Kinsoku jikou desu!", "<html>您的访问过于频繁</html>".encode("gbk")])
+def test_a_page_that_is_no_frame(parse: Parse, body: bytes, page: bytes) -> None:
+    parsed = parse(page)
+    assert parsed.ticks.num_rows == 0
+    assert sum(parsed.dropped.values()) == (1 if page.strip() else 0)
+
+
+@each
+@settings(max_examples=150, deadline=None, database=None)
+@given(data=st.data())
+def test_no_bytes_make_it_raise_or_touch_another_line(parse: Parse, body: bytes, data: st.DataObject) -> None:
+    lines = body.splitlines()
+    hit = data.draw(st.integers(0, len(lines) - 1))
+    line = bytearray(lines[hit])
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(line)))
+        match data.draw(st.sampled_from(("flip", "cut", "insert"))):
+            case "flip" if at < len(line):
+                line[at] ^= data.draw(st.integers(1, 255))
+            case "cut":
+                del line[at : at + data.draw(st.integers(1, 60))]
+            case "insert":
+                line[at:at] = data.draw(st.binary(max_size=12))
+    got = parse(b"\n".join([*lines[:hit], bytes(line), *lines[hit + 1 :]]))
+    others = parse(b"\n".join([*lines[:hit], *lines[hit + 1 :]]))
+    own = parse(bytes(line))
+    assert got.ticks.num_rows == others.ticks.num_rows + own.ticks.num_rows
+    assert got.dropped == others.dropped + own.dropped
+    assert {row["symbol"]: row for row in got.ticks.to_pylist()} == {
+        row["symbol"]: row for row in [*others.ticks.to_pylist(), *own.ticks.to_pylist()]
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**13), st.integers(0, 6)), min_size=1, max_size=20))
+@settings(max_examples=200, deadline=None, database=None)
+def test_numbers_are_those_that_float_reads(values: list[tuple[int, int]]) -> None:
+    from streaming.feeds.wire import Lines
+
+    texts = [f"{n}"[:-d] + "." + f"{n}"[-d:] if 0 < d < len(f"{n}") else f"{n}" for n, d in values]
+    lines = Lines("\n".join(f"x,{text},y" for text in texts).encode(), b",")
+    assert lines.numbers(*lines.column(1)).tolist() == [float(text) for text in texts]
+
+
+def test_lines_that_did_not_change_are_not_parsed_again() -> None:
+    seen: dict[bytes, bytes] = {}
+    assert by_sina(unseen(frame(SINA), seen, 19)).ticks.num_rows == 4
+    assert unseen(frame(SINA), seen, 19).strip() == b""
+    moved = SINA.replace("341780059", "341780159")
+    assert by_sina(unseen(frame(moved), seen, 19)).ticks["symbol"].to_pylist() == ["600396.SH"]
