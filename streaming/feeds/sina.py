@@ -1,7 +1,7 @@
 """Sina's quotes: one line a symbol, fields between commas, text in GB18030.
 
-    var hq_str_sh600396="NAME,OPEN,PREV_CLOSE,LAST,HIGH,LOW,...,VOLUME,AMOUNT,...,2026-07-23,15:34:59,00,...";     polled
-    sh600396=NAME,OPEN,...                                                                                         socket
+    var hq_str_sh600396="NAME,OPEN,PREV_CLOSE,LAST,HIGH,LOW,...,VOLUME,AMOUNT,...,2026-07-23,15:34:59,00,...";  polled
+    sh600396=NAME,OPEN,...                                                                                      pushed
 
 Volume is in shares and amount in CNY, both of the day. A name is never decoded here: none of its bytes is a comma.
 Lines that say nothing: `""` for a code that Sina does not know; `sys_...=` on the socket.
