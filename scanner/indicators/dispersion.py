@@ -61,11 +61,19 @@ def slope(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: in
     v, seen, total = row(out, t, j0, j1), state[0, j0:j1], state[1, j0:j1]
     for j in range(j1 - j0):
         total[j] = 0.0
-    for lag in range(n // 2):
+    half = n // 2
+    for lag in range(0, half - 1, 2):
         new, old = row(x, t - lag, j0, j1), row(x, t - (n - 1 - lag), j0, j1)
+        second, second_old = row(x, t - lag - 1, j0, j1), row(x, t - (n - 2 - lag), j0, j1)
         weight = (n - 1 - 2 * lag) / 2.0
         for j in range(j1 - j0):
-            total[j] = total[j] + (new[j] - old[j]) * weight
+            pair = (new[j] - old[j]) * weight + (second[j] - second_old[j]) * (weight - 1.0)
+            total[j] = total[j] + pair
+    if half % 2 == 1:
+        # One or two values apart stand the innermost.
+        new, old = row(x, t - half + 1, j0, j1), row(x, t - (n - half), j0, j1)
+        for j in range(j1 - j0):
+            total[j] = total[j] + (new[j] - old[j]) * ((n + 1 - 2 * half) / 2.0)
     width = n * (n * n - 1.0) / 12.0
     for j in range(j1 - j0):
         k = seen[j] + 1.0
@@ -84,7 +92,7 @@ INDICATORS = (
         inputs=("close",),
         params=(integer("timeperiod", 20), number("nbdev", 1.0)),
         outputs=("stddev",),
-        kernel=Kernel(stddev, 5, rtol=1e-7, flat=lambda close: (0.0,)),
+        kernel=Kernel(stddev, 5, rtol=1e-8, flat=lambda close: (0.0,)),
         lookback=lambda timeperiod, nbdev: timeperiod - 1,
         talib="STDDEV",
         doc=(

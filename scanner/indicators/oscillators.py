@@ -71,6 +71,36 @@ def cmo(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int)
         v[j] = balance if known == known else math.nan
 
 
+def pressure(t: int, j0: int, j1: int, state: Floats, n: int, long: int, at: int, weight: float) -> None:
+    """Add to state row 3 the share, times `weight`, of the pressure of n bars in their range, of `ultosc`.
+
+    State rows `at` and `at` + 1: the sums of the last n - 1.
+    """
+    new, old = 10 + t % long, 10 + (t - n + 1) % long
+    seen, idle, value, a, b = state[0, j0:j1], state[2, j0:j1], state[3, j0:j1], state[at, j0:j1], state[at + 1, j0:j1]
+    a_new, a_old, b_new, b_old = (
+        state[new, j0:j1],
+        state[old, j0:j1],
+        state[long + new, j0:j1],
+        state[long + old, j0:j1],
+    )
+    for j in range(j1 - j0):
+        # Running sums of nothing hold what rounding left in them.
+        some = idle[j] < n
+        up = a[j] + a_new[j]
+        reach = b[j] + b_new[j]
+        up = up if some else 0.0
+        reach = reach if some else 0.0
+        share = up / reach
+        share = share if reach > 0.0 else 0.0
+        value[j] = value[j] + weight * share
+        full = seen[j] > n
+        less = up - a_old[j]
+        a[j] = less if full else up
+        less = reach - b_old[j]
+        b[j] = less if full else reach
+
+
 def ultosc(
     t: int,
     j0: int,
@@ -84,67 +114,35 @@ def ultosc(
     period2: int,
     period3: int,
 ) -> None:
-    """State: bars seen, close before, bars without range; three sums of pressure, three of range; the last of both."""
+    """State: bars seen, close before, bars without range, sum of shares; two sums a period; the last of each."""
     short, long = min(min(period1, period2), period3), max(max(period1, period2), period3)
     middle = period1 + period2 + period3 - short - long
     highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
-    seen, before, idle = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
-    a1, a2, a3 = state[3, j0:j1], state[4, j0:j1], state[5, j0:j1]
-    b1, b2, b3 = state[6, j0:j1], state[7, j0:j1], state[8, j0:j1]
-    pressures, ranges = state[9 + t % long, j0:j1], state[9 + long + t % long, j0:j1]
-    old1, old2, old3 = (t - short + 1) % long, (t - middle + 1) % long, (t + 1) % long
-    p1, p2, p3 = state[9 + old1, j0:j1], state[9 + old2, j0:j1], state[9 + old3, j0:j1]
-    r1, r2, r3 = state[9 + long + old1, j0:j1], state[9 + long + old2, j0:j1], state[9 + long + old3, j0:j1]
+    seen, before, idle, value = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
+    rising, reaching = state[10 + t % long, j0:j1], state[10 + long + t % long, j0:j1]
     for j in range(j1 - j0):
         k = seen[j]
         w = lows[j]
         c = closes[j]
         last = before[j]
-        bottom = last if last < w else w
-        pressure = c - bottom
-        span = true_range(highs[j], w, last)
-        pressure = pressure if k >= 1.0 else 0.0
-        span = span if k >= 1.0 else 0.0
+        up = c - (last if last < w else w)
+        reach = true_range(highs[j], w, last)
+        up = up if k >= 1.0 else 0.0
+        reach = reach if k >= 1.0 else 0.0
         still = idle[j] + 1.0
-        still = still if span == 0.0 else 0.0
-        pressures[j] = pressure
-        ranges[j] = span
-        # Running sums of nothing hold what rounding left in them.
-        s1 = b1[j] + span
-        s2 = b2[j] + span
-        s3 = b3[j] + span
-        s1 = s1 if still < short else 0.0
-        s2 = s2 if still < middle else 0.0
-        s3 = s3 if still < long else 0.0
-        u1 = a1[j] + pressure
-        u2 = a2[j] + pressure
-        u3 = a3[j] + pressure
-        u1 = u1 if still < short else 0.0
-        u2 = u2 if still < middle else 0.0
-        u3 = u3 if still < long else 0.0
-        x1 = u1 / s1
-        x2 = u2 / s2
-        x3 = u3 / s3
-        x1 = x1 if s1 > 0.0 else 0.0
-        x2 = x2 if s2 > 0.0 else 0.0
-        x3 = x3 if s3 > 0.0 else 0.0
-        value = 100.0 * ((4.0 * x1 + 2.0 * x2 + x3) / 7.0)
-        v[j] = value if k >= long else math.nan
-        gone = p1[j]
-        a1[j] = u1 - gone if k >= short else u1
-        gone = p2[j]
-        a2[j] = u2 - gone if k >= middle else u2
-        gone = p3[j]
-        a3[j] = u3 - gone if k >= long else u3
-        gone = r1[j]
-        b1[j] = s1 - gone if k >= short else s1
-        gone = r2[j]
-        b2[j] = s2 - gone if k >= middle else s2
-        gone = r3[j]
-        b3[j] = s3 - gone if k >= long else s3
-        idle[j] = still
+        rising[j] = up
+        reaching[j] = reach
+        idle[j] = still if reach == 0.0 else 0.0
+        value[j] = 0.0
         before[j] = c
         seen[j] = k + 1.0
+    pressure(t, j0, j1, state, short, long, 4, 4.0)
+    pressure(t, j0, j1, state, middle, long, 6, 2.0)
+    pressure(t, j0, j1, state, long, long, 8, 1.0)
+    for j in range(j1 - j0):
+        total = value[j]
+        k = seen[j]
+        v[j] = 100.0 * (total / 7.0) if k > long else math.nan
 
 
 def stochrsi(
@@ -323,7 +321,7 @@ INDICATORS = (
         outputs=("ultosc",),
         kernel=Kernel(
             ultosc,
-            lambda timeperiod1, timeperiod2, timeperiod3: 9 + 2 * max(timeperiod1, timeperiod2, timeperiod3),
+            lambda timeperiod1, timeperiod2, timeperiod3: 10 + 2 * max(timeperiod1, timeperiod2, timeperiod3),
             rtol=1e-11,
         ),
         lookback=lambda timeperiod1, timeperiod2, timeperiod3: max(timeperiod1, timeperiod2, timeperiod3),
