@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     scan: ScanSettings = ScanSettings()
     feed: FeedSettings = FeedSettings()
     serve: ServeSettings = ServeSettings()
+    kernel_cache: Path | None = Field(None, description="folder of compiled kernels; none: in the user's cache folder")
     calendar_overlay: Path | None = Field(None, description="a YAML file of sessions beyond the calendar's horizon")
 
     @classmethod

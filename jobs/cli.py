@@ -17,6 +17,7 @@ COMMANDS = {
     "strategies": ("jobs.commands.strategies", "List the strategies, or check files of them."),
     "signals": ("jobs.commands.signals", "Query the history of signals."),
     "watch": ("jobs.commands.watch", "Watch signals live, as a subscriber of /ws/signals."),
+    "warm": ("jobs.commands.warm", "Compile the kernels of all indicators for this machine, once."),
     "doctor": ("jobs.commands.doctor", "Check this machine, and say what to do about what it lacks."),
 }
 """Name -> (module whose `command` it is, one line of help)."""

@@ -20,6 +20,7 @@ from data.history import SignalHistory
 from data.signal import Signal, to_table
 from data.store import BarStore
 from jobs.scanning import MarketScan, Scanned, origin_of
+from scanner.engines.base import Engine
 from streaming.bars import BarBuilder
 from streaming.broadcast import SignalServer
 from streaming.bus import SIGNALS, EventBus, bar_topic, tick_topic
@@ -64,6 +65,7 @@ class LiveService:
     """The live service of one frame.
 
     `on_interval` is told of each closed interval, `on_session` of each session's day before its first bar is stored.
+    `next_engine` is asked before each scan for an engine that takes over from then on, until it gives one.
     `history_bars`: how many bars before a session's open its indicators see. `intervals`: end after so many.
     """
 
@@ -78,6 +80,7 @@ class LiveService:
         history_bars: int,
         on_interval: Callable[[Interval], None],
         on_session: Callable[[np.datetime64], None] | None = None,
+        next_engine: Callable[[], Engine | None] | None = None,
         intervals: int | None = None,
     ) -> None:
         self.store, self.feed, self.scan, self.server = store, feed, scan, server
@@ -87,6 +90,7 @@ class LiveService:
         self._builder = BarBuilder(symbols, scan.frame, after=self._last)
         self._history_bars = history_bars
         self._on_interval, self._on_session = on_interval, on_session
+        self._next_engine = next_engine
         self._intervals = intervals
         self._session: np.datetime64 | None = None
         self._origin = 0
@@ -168,6 +172,7 @@ class LiveService:
             about = batch.schema.metadata
             bar_end = int(batch["bar_end"].cast(pa.int64())[0].as_py())
             await self._open_session(bar_end)
+            self._change_engine()
             await self._scan_bars(
                 batch, bar_end, int(about[b"received_ns"]), int(about[b"closed_ns"]), float(about[b"fold_ms"]), start
             )
@@ -229,6 +234,13 @@ class LiveService:
                 self.server.clients,
             )
         )
+
+    def _change_engine(self) -> None:
+        """Between two scans: the signals say from which bar on another engine computed them."""
+        engine = None if self._next_engine is None else self._next_engine()
+        if engine is not None:
+            log.info("the engine %s takes over from %s", engine.name, self.scan.engine.name)
+            self.scan.engine, self._next_engine = engine, None
 
     async def _open_session(self, bar_end: int) -> None:
         """At a session's first bar: its origin is fixed, so that every shard starts at the same bar."""

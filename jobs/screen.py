@@ -117,7 +117,8 @@ class TableScreen:
             self._live = None
 
     def _render(self) -> RenderableType:
-        intervals = Table(title=self._head, title_justify="left", expand=False)
+        engine = f"  ·  engine {self._intervals[-1].scanned.result.engine}" if self._intervals else ""
+        intervals = Table(title=self._head + engine, title_justify="left", expand=False)
         for name in ("interval", "symbols", "scan ms", "latency ms", "signals"):
             intervals.add_column(name, justify="right")
         for interval in self._intervals:

@@ -1,6 +1,7 @@
 """Where the parts are joined: settings -> strategies, engine, cluster."""
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,18 @@ from typing import Any, TypeVar
 
 import click
 
-from data.errors import SettingsError
+from data.errors import EngineError, SettingsError
 from data.schema import FRAMES
 from data.settings import Settings
 from data.symbols import KINDS
 from scanner.cluster import Cluster, make_cluster
+from scanner.engines import folders, warm
 from scanner.engines.base import ENGINES, Engine, choose
+from scanner.engines.base import load as load_engine
+from scanner.indicators.spec import Indicator
 from scanner.loading import StrategyRegistry, load
+from scanner.scan import make_plan
+from scanner.terms import Term
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +64,8 @@ class Parts:
     reason: str
     """Why this engine."""
     starting: "Future[Cluster]"
+    cold: Sequence[Indicator] = ()
+    """Indicators whose kernels must be compiled before `auto` takes `vector`; `engine` is what it takes until then."""
 
     @property
     def cluster(self) -> Cluster:
@@ -70,15 +78,16 @@ class Parts:
             self.starting.result().close()
 
 
-def assemble(settings: Settings, *, one_off: bool = False) -> Parts:
+def assemble(settings: Settings, *, one_off: bool = False, extra: Sequence[str] = ()) -> Parts:
     """Load the strategies (nothing starts if one does not load), choose the engine and start the cluster.
 
-    The cluster `auto` is local Dask, but for one scan alone on an engine that uses all cores itself: Dask's start
-    takes longer than that scan.
+    `extra`: expressions that are computed besides. The cluster `auto` is local Dask, but for one scan alone on an
+    engine that uses all cores itself: Dask's start takes longer than that scan.
     """
     check_kinds(settings.scan.universe)
     strategies = load(settings.scan.strategies)
-    engine, reason = choose(settings.scan.engine)
+    use_kernel_cache(settings)
+    engine, reason, cold = choose_warm(settings.scan.engine, make_plan("1d", strategies.values(), extra).terms)
     cluster = settings.scan.cluster
     if cluster == "auto":
         cluster = "inline" if one_off and engine.name != "talib" else "local"
@@ -90,7 +99,30 @@ def assemble(settings: Settings, *, one_off: bool = False) -> Parts:
         dashboard_port=settings.serve.dashboard_port,
     )
     with_thread.shutdown(wait=False)
-    return Parts(strategies, engine, reason, starting)
+    return Parts(strategies, engine, reason, starting, cold)
+
+
+def choose_warm(name: str, terms: Iterable[Term]) -> tuple[Engine, str, Sequence[Indicator]]:
+    """As `choose`, but `auto` takes `talib` while kernels that the terms need are not compiled: with these."""
+    engine, reason = choose(name)
+    cold = warm.cold(warm.needed(terms)) if name == "auto" and engine.name == "vector" else []
+    if not cold:
+        return engine, reason, ()
+    try:
+        return load_engine("talib"), f"until {count_of(cold)} compiled for vector", cold
+    except EngineError:
+        return engine, reason, ()
+
+
+def count_of(kernels: Sequence[Indicator]) -> str:
+    """`1 kernel is`, `7 kernels are`."""
+    return "1 kernel is" if len(kernels) == 1 else f"{len(kernels)} kernels are"
+
+
+def use_kernel_cache(settings: Settings) -> None:
+    """Compiled kernels lie where the settings say, for this process and for its workers, which read the environment."""
+    if settings.kernel_cache is not None:
+        os.environ[folders.SETTING] = str(settings.kernel_cache)
 
 
 def check_kinds(kinds: Iterable[str]) -> None:

@@ -23,7 +23,9 @@ from jobs.scanning import MarketScan, scannable
 from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.show import local_time
 from jobs.simulated import is_simulated, keep_names, make_history, open_simulated
-from jobs.wiring import Parts, assemble, scan_flags, scan_options
+from jobs.wiring import Parts, assemble, count_of, scan_flags, scan_options
+from scanner.engines.base import Engine, load
+from scanner.engines.warm import Warming
 from streaming.broadcast import SignalServer
 from streaming.feeds import find_feed
 
@@ -82,17 +84,29 @@ def command(**given: Any) -> int:
     )
     with _only_one(store):
         parts = assemble(settings)
+        warming = Warming(parts.cold) if parts.cold and not given["once"] else None
         try:
-            interrupted = asyncio.run(_run(settings, store, parts, screen, given["intervals"], once=given["once"]))
+            interrupted = asyncio.run(
+                _run(settings, store, parts, warming, screen, given["intervals"], once=given["once"])
+            )
         finally:
             screen.close()
             screen.say("stopping the cluster ...")
+            if warming is not None:
+                warming.close()
             parts.close()
     return 130 if interrupted else 0
 
 
 async def _run(
-    settings: Settings, store: BarStore, parts: Parts, screen: Screen, intervals: int | None, *, once: bool
+    settings: Settings,
+    store: BarStore,
+    parts: Parts,
+    warming: Warming | None,
+    screen: Screen,
+    intervals: int | None,
+    *,
+    once: bool,
 ) -> bool:
     """Serve; returns whether Ctrl-C ended it."""
     frame = settings.scan.frame or "1m"
@@ -127,6 +141,7 @@ async def _run(
             history_bars=history_bars,
             on_interval=screen.interval,
             on_session=None if market is None else lambda day: keep_names(store, market, day),
+            next_engine=None if warming is None else lambda: _warm_engine(warming, screen),
             intervals=intervals,
         )
         interrupted = _stop_on_signals(service)
@@ -140,6 +155,14 @@ async def _run(
         return interrupted.is_set()
     finally:
         await server.stop()
+
+
+def _warm_engine(warming: Warming, screen: Screen) -> Engine | None:
+    """The engine `vector`, said aloud, once its kernels are compiled."""
+    if not warming.done():
+        return None
+    screen.say(f"engine     vector from here on: {count_of(warming.indicators)} compiled")
+    return load("vector")
 
 
 def _stop_on_signals(service: LiveService) -> asyncio.Event:

@@ -31,7 +31,7 @@ from jobs.options import (
 from jobs.scanning import MarketScan, Scanned, origin_of, scannable
 from jobs.show import action_style, local_time, tags
 from jobs.simulated import is_simulated
-from jobs.wiring import Parts, assemble, scan_flags, scan_options
+from jobs.wiring import Parts, assemble, count_of, scan_flags, scan_options
 
 
 @click.command()
@@ -68,7 +68,13 @@ def command(**given: Any) -> int:
     max_age = None if given["max_age"] is None else parse_age(given["max_age"])
     as_of = None if given["as_of"] is None else parse_time(given["as_of"])
     store = open_store(given["config"], given["store"])
-    parts = assemble(settings, one_off=True)
+    parts = assemble(settings, one_off=True, extra=expressions(given["extra"]))
+    if parts.cold:
+        click.echo(
+            f"Note: {count_of(parts.cold)} not compiled on this machine yet, so this scan runs on talib;"
+            " 'mystocks-scan warm' compiles what is missing, once.",
+            err=True,
+        )
     try:
         scanned = _scan(settings, parts, store, given, as_of)
     finally:

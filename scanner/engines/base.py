@@ -19,13 +19,13 @@ _TILE = 64
 
 ENGINES = {
     "cuda": "scanner.engines.cuda",
-    "talib": "scanner.engines.talib",
     "vector": "scanner.engines.vector",
+    "talib": "scanner.engines.talib",
 }
 """Name -> module, whose `engine` it is; importing the module raises EngineError where the engine cannot run.
 
-`auto` takes the first that can: `vector` is faster than `talib`, but its kernels are compiled when they are first asked
-for, and a first start must not wait for that."""
+`auto` takes the first that can. The kernels of `vector` are compiled when they are first asked for, once a machine; who
+must not wait for that asks `scanner.engines.warm` before."""
 
 
 ON_CPU = ("vector", "talib")

@@ -49,11 +49,15 @@ def settled(indicator: Indicator) -> bool:
     return _file(indicator).exists()
 
 
+def why_not(indicator: Indicator) -> str:
+    """Why the kernel of a settled indicator is refused, "" if it is not."""
+    return _file(indicator).read_text(encoding="utf-8")
+
+
 def forget(indicator: Indicator) -> None:
     """Find out anew about a kernel that was refused."""
-    file = _file(indicator)
-    if file.exists() and file.read_text(encoding="utf-8"):
-        file.unlink()
+    if settled(indicator) and why_not(indicator):
+        _file(indicator).unlink()
         _known.pop(indicator, None)
 
 

@@ -172,10 +172,8 @@ def test_an_engine_that_computes_wrong_numbers_fails(run: Run, monkeypatch: pyte
     monkeypatch.setattr(doctor, "GOLDEN_RSI", np.array([200 / 3, 69.0]))
     result = run("--json")
     assert result.exit_code == 1
-    assert findings(result, "engines")[0][:2] == (
-        "FAIL",
-        "talib says 66.666667, 69.767442 for an RSI(14) of 66.666667, 69.000000",
-    )
+    said = "talib says 66.666667, 69.767442 for an RSI(14) of 66.666667, 69.000000"
+    assert ("FAIL", said) in [finding[:2] for finding in findings(result, "engines")]
 
 
 def test_a_check_that_raises_does_not_hide_the_others(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

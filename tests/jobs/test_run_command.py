@@ -33,6 +33,7 @@ LIVE = MARKET.sessions[250]
 
 def command(store: Path, *options: str) -> list[str]:
     run = [sys.executable, "-c", "from jobs.cli import main; main()", "run", "--json", "--cluster", "inline"]
+    run += ["--engine", "talib"]  # auto's changes when kernels are compiled
     return [*run, "--store", str(store), "--symbols", str(SYMBOLS), "--port", "0", *options]
 
 

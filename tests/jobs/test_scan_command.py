@@ -54,7 +54,8 @@ def test_json_is_one_line_with_the_promised_keys(scan: Any) -> None:
     promised = ["frame", "bar_end", "engine", "symbols", "bars", "indicators", "elapsed_s", "signals"]
     assert list(found)[: len(promised)] == promised
     last = newest()
-    assert (found["frame"], found["bar_end"], found["engine"]) == ("1d", iso(last), "talib")
+    assert (found["frame"], found["bar_end"]) == ("1d", iso(last))
+    assert found["engine"] in ("vector", "talib")  # as kernels are compiled by now, or not
     assert found["bars"] == len(SESSIONS)
     assert 100 < found["symbols"] <= 150
     assert found["indicators"] >= 26
