@@ -14,6 +14,10 @@ from scanner.indicators import (
     oscillators,
     patterns,
     stochastic,
+    tdx_energy,
+    tdx_lines,
+    tdx_momentum,
+    tdx_trend,
     trend,
     volatility,
     volume,
@@ -34,6 +38,10 @@ _FILES = (
     dispersion,
     volume,
     patterns,
+    tdx_trend,
+    tdx_lines,
+    tdx_momentum,
+    tdx_energy,
 )
 
 catalog: Mapping[str, Indicator] = MappingProxyType(

@@ -248,7 +248,9 @@ class _Check:
                 if ast.unparse(columns) != "j0:j1":
                     self.fail(node, f"`{ast.unparse(node)}` is no row of the columns j0:j1")
                 self.of_rows(place)
-            case ast.Subscript(value=ast.Name(), slice=ast.Slice(lower=ast.expr() as lower, upper=ast.expr() as upper)):
+            case ast.Subscript(
+                value=ast.Name(), slice=ast.Slice(lower=ast.expr() as lower, upper=ast.expr() as upper, step=None)
+            ):
                 self.of_rows(lower)
                 self.of_rows(upper)
             case ast.IfExp(test=test, body=body, orelse=orelse):

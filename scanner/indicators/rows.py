@@ -93,3 +93,46 @@ def slide_low(t: int, j0: int, j1: int, values: Floats, period: int, state: Floa
             b = bottom[j]
             bottom[j] = a if a < b else b
     return at if place + 1 == period else at + 2 + place
+
+
+def tdx_sma(value: float, before: float, seen: float, n: float, m: float) -> float:
+    """TongDaXin's SMA(X, N, M), y = (m * x + (n - m) * y') / n, seeded with the first value: `seen` came before.
+
+    Its EMA(X, N) is SMA(X, N + 1, 2). An average of equal values is that value, without rounding.
+    """
+    average = before + (value - before) * (m / n)
+    return average if seen >= 1.0 else value
+
+
+def slide_mean(t: int, j0: int, j1: int, values: Floats, n: int, state: Floats, at: int) -> None:
+    """The mean of the last `n` rows of a matrix or ring; what comes before a column's first bar counts as zero.
+
+    Takes 5 rows of state from `at`: the mean, the running sum, what rounding took from it, how many equal values came
+    last, how many values came. Reads `n` rows back. The sum is kept with its rounding errors (Knuth 1998, 4.2.2), so
+    that nothing stays in it of what has left the window, and the mean of `n` equal values is that value exactly.
+    """
+    now, last, old = row(values, t, j0, j1), row(values, t - 1, j0, j1), row(values, t - n, j0, j1)
+    mean, total, rest = state[at, j0:j1], state[at + 1, j0:j1], state[at + 2, j0:j1]
+    equal, seen = state[at + 3, j0:j1], state[at + 4, j0:j1]
+    for j in range(j1 - j0):
+        k = seen[j]
+        a = now[j]
+        b = last[j]
+        o = old[j]
+        o = o if k >= n else 0.0
+        before = total[j]
+        more = before + a
+        part = more - before
+        lost = (before - (more - part)) + (a - part)
+        less = more - o
+        part = less - more
+        lost = lost + ((more - (less - part)) - (o + part))
+        left = rest[j] + lost
+        same = equal[j] + 1.0
+        same = same if a == b else 1.0
+        average = (less + left) / n
+        mean[j] = a if same >= n else average
+        total[j] = less
+        rest[j] = left
+        equal[j] = same
+        seen[j] = k + 1.0

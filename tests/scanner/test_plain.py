@@ -135,6 +135,10 @@ VIOLATIONS = {
     "while": ("    while n > 1:\n        n = n - 1", 0, "`while n > 1:` has no place around the loop over columns"),
     "a local array": ("    work = [0.0, 0.0]", 0, "`[0.0, 0.0]` has no place around the loop"),
     "other columns": ("    other = state[0, j0 + 1 : j1]", 0, "`state[0, j0 + 1:j1]` is no row of the columns j0:j1"),
+    "a ring at a column": (
+        "    ring = state[0:2]\n" + COLUMNS + "v[j] = ring[j]", 2, "`ring[j]` is no row at the loop's own column"
+    ),
+    "every other row": ("    ring = state[0:3:2]", 0, "`state[0:3:2]` has no place around the loop"),
     "itself": (COLUMNS + "v[j] = again(n)", None, "again calls itself"),
     "names around": ("\nkernel = around()", None, "kernel uses names of a function around it"),
     "a lambda": ("\nkernel = lambda t, j0, j1, x, state, out: None", None, "a kernel is a function, written with def"),
