@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from scanner.engines import plain
-from scanner.engines.base import Series, choose
+from scanner.engines.base import Series
 from scanner.engines.golden import N_SYMBOLS, Bits, compare, golden, market
+from scanner.engines.vector import engine as vector
 from scanner.indicators import catalog, kernels
 from scanner.indicators.averages import sma
 from scanner.indicators.rows import row
@@ -28,11 +29,10 @@ def test_compiled_and_numpy_are_one(indicator: Indicator, choice: str) -> None:
         "lowest": tuple(p.lo for p in indicator.params),
     }
     params = indicator.bind(*values[choice])
-    vector = choose("vector")[0]
     for n_symbols, bars in ((3 * N_SYMBOLS, 150), (1, 1), (N_SYMBOLS, 0), (0, 30)):
         inputs = [Series(*given) for given in market(indicator, n_symbols, bars)]
         for keep in (None, 7):
-            got = vector.run(indicator, params, inputs, keep=keep)
+            got = vector.by_kernel(indicator, params, inputs, keep=keep)
             wanted = plain.run(indicator, params, inputs, keep=keep)
             n = len(indicator.outputs) * n_symbols * (bars if keep is None else min(keep, bars))
             assert compare(got, wanted) == Bits(n, 0, 0)
@@ -47,7 +47,7 @@ def test_the_golden_input_tells_something(indicator: Indicator) -> None:
         assert len(known) > values.size / 5
         assert len(np.unique(known)) > 1
         assert np.isnan(values).any()
-    assert golden(indicator, choose("vector")[0].run).n_differing == 0
+    assert golden(indicator, vector.by_kernel).n_differing == 0
 
 
 def late(t: int, j0: int, j1: int, x: Any, state: Any, out: Any, n: int) -> None:
