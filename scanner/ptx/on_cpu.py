@@ -102,10 +102,11 @@ def compiled(texts: Sequence[str]) -> dict[str, Any]:
         for k, part in enumerate(parts):
             file = Path(folder) / f"part{k}.c"
             file.write_text(translate(part), encoding="utf-8")
-            runs.append((part, file, subprocess.Popen([*_GCC, file, "-o", file.with_suffix(".so"), "-lm"])))
-        failed = [file.name for _, file, run in runs if run.wait()]
-        if failed:
-            raise EngineError(f"gcc refuses the C of {', '.join(failed)}; its words are above")
+            command = [*_GCC, file, "-o", file.with_suffix(".so"), "-lm"]
+            runs.append((part, file, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
+        words = [run.communicate()[1] for _, _, run in runs]
+        if any(run.returncode for _, _, run in runs):
+            raise EngineError(f"gcc refuses the C of the PTX: {''.join(words)[:1000]}")
         for part, file, _ in runs:
             library = ctypes.CDLL(str(file.with_suffix(".so")))
             for name in _names(part):
