@@ -1,4 +1,4 @@
-"""The shipped PTX run on a CPU, thread by thread: a `Machine` with no GPU, for tests and for `mystocks-scan doctor`.
+"""The shipped PTX run on a CPU, thread by thread, where there is no GPU: for tests and for `mystocks-scan doctor`.
 
 Needs gcc. Slow, and exact: not one bit of a result may differ from the compiled kernels'.
 """
@@ -7,21 +7,17 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from data.errors import EngineError
-from data.panel import Floats
-from scanner.indicators.spec import Indicator, Value
 from scanner.ptx import entries, text
-from scanner.ptx.arguments import THREADS, Launch, address, plan
+from scanner.ptx.arguments import THREADS, Launch, address
+from scanner.ptx.sources import entry_name
 from scanner.ptx.to_c import translate
-
-Run = Callable[[Launch], None]
 
 # The compiler must not fuse what the PTX keeps apart; -O1 keeps the compilation of big functions short.
 _GCC = ("gcc", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-w")
@@ -29,53 +25,17 @@ _PROCESSES = 2
 
 
 class PtxMachine:
-    """Runs kernels as the PTX that is shipped, or as that of `texts` (indicator -> PTX with an entry of its name)."""
+    """Runs launches over numpy's arrays by the PTX that is shipped, or by that of `texts` (indicator -> its PTX).
 
-    name = "ptx"
-    xp = np
+    `scanner.engines.pretend.HostDevice` makes of it a device for the engine `cuda`.
+    """
 
     def __init__(self, texts: Mapping[str, str] | None = None) -> None:
-        self._texts = {name: text(name) for name in entries()} if texts is None else dict(texts)
-        self._functions = compiled(list(self._texts.values()))
-
-    def zeros(self, rows: int, columns: int) -> Floats:
-        return np.zeros((rows, columns))
-
-    def put(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(array)
-
-    def get(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return array
-
-    def batch(
-        self,
-        indicator: Indicator,
-        params: Mapping[str, Value],
-        first: npt.NDArray[np.int64],
-        stop: npt.NDArray[np.int64],
-        inputs: Sequence[Floats],
-        state: Floats,
-        outputs: Sequence[Floats],
-    ) -> None:
-        """Every bar of [first, stop) of each column."""
-        self.launch(plan(indicator, params, first, stop, inputs, state, outputs))
-
-    def step(
-        self,
-        indicator: Indicator,
-        params: Mapping[str, Value],
-        t: npt.NDArray[np.int64],
-        has: npt.NDArray[np.bool_],
-        inputs: Sequence[Floats],
-        state: Floats,
-        outputs: Sequence[Floats],
-    ) -> None:
-        """Bar t of each column that has one."""
-        self.launch(plan(indicator, params, t, t + has, inputs, state, outputs))
+        self._functions = compiled([text(name) for name in entries()] if texts is None else list(texts.values()))
 
     def launch(self, call: Launch) -> None:
         """Runs an entry; raises RuntimeError where it reads or writes outside its arrays, or writes to an input."""
-        function = self._functions[f"mystocks_{call.indicator.name.lower()}"]
+        function = self._functions[entry_name(call.indicator)]
         arrays = [value for value in call.arguments if isinstance(value, np.ndarray)]
         read_only = 2 + len(call.indicator.inputs)
         ranges = np.array(
@@ -102,7 +62,7 @@ def compiled(texts: Sequence[str]) -> dict[str, Any]:
         for k, part in enumerate(parts):
             file = Path(folder) / f"part{k}.c"
             file.write_text(translate(part), encoding="utf-8")
-            command = [*_GCC, file, "-o", file.with_suffix(".so"), "-lm"]
+            command = [*_GCC, str(file), "-o", str(file.with_suffix(".so")), "-lm"]
             runs.append((part, file, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
         words = [run.communicate()[1] for _, _, run in runs]
         if any(run.returncode for _, _, run in runs):

@@ -1,8 +1,10 @@
 """The Python that is compiled for GPUs: a kernel, what it uses, and the entry that runs it for one column a thread."""
 
 import hashlib
+import inspect
+from types import FunctionType
 
-from scanner.indicators.source import pieces
+from scanner.indicators.grammar import parts
 from scanner.indicators.spec import Indicator
 
 _MODULE = '''"""Generated: one row kernel and the entry that runs it: thread j, bars [begin[j], end[j]) of column j."""
@@ -13,7 +15,7 @@ import math
 
 from numba import cuda
 
-{pieces}
+{parts}
 
 def {entry}(begin, end, {arguments}):
     j = cuda.grid(1)
@@ -29,14 +31,14 @@ def entry_name(indicator: Indicator) -> str:
 
 
 def source(indicator: Indicator) -> str:
-    """The module of an indicator's entry."""
+    """The module of an indicator's entry; raises KernelError for a kernel that is outside its language."""
     assert indicator.kernel is not None
     advance = indicator.kernel.advance
     names = [f"i{k}" for k in range(len(indicator.inputs))]
     names += ["state", *(f"o{k}" for k in range(len(indicator.outputs)))]
     names += [f"p{k}" for k in range(len(indicator.params))]
     return _MODULE.format(
-        pieces="\n".join(_decorated(text) for _, text in pieces(advance)),
+        parts="\n".join(_text(name, part) for name, part in parts(advance).items()),
         entry=entry_name(indicator),
         arguments=", ".join(names),
         kernel=advance.__name__,
@@ -48,9 +50,10 @@ def digest(indicator: Indicator) -> str:
     return hashlib.sha256(source(indicator).encode()).hexdigest()
 
 
-def _decorated(text: str) -> str:
-    if not text.startswith("def "):
-        return text
+def _text(name: str, part: object) -> str:
+    if not isinstance(part, FunctionType):
+        return f"{name} = {part!r}\n"
+    text = inspect.getsource(part)
     # A function that returns a view of an array has to be part of its caller: views cannot be passed back on a GPU.
     inline = ", inline='always'" if "-> Floats:" in text else ""
     return f"\n@cuda.jit(device=True{inline})\n{text}"

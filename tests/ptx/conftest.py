@@ -1,110 +1,89 @@
-"""PTX run on a CPU, and inputs of every shape that a market has."""
+"""PTX run on a CPU, by the code that launches it on a GPU, against the kernels compiled for this CPU."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from data.panel import Floats
-from scanner.engines.base import Counts, Series, joint_span, load
+from scanner.engines.base import Series, joint_span, load
+from scanner.engines.golden import compare, market
+from scanner.engines.on_gpu import CudaMachine
+from scanner.engines.pretend import HostDevice
 from scanner.indicators.spec import Indicator
+from scanner.ptx.arguments import Launch
 from scanner.ptx.on_cpu import PtxMachine
 
-BARS = 150
-"""More than a default lookback of any kernel but the very long ones'."""
+N_SYMBOLS = 70
+"""More than a block has threads."""
+
+
+class Proof:
+    """What is compared with what."""
+
+    def on_cpu(self, texts: Mapping[str, str] | None = None) -> CudaMachine:
+        """The machine of the engine `cuda`, on a device that is this CPU with that PTX; all that is shipped."""
+        return self.machine(PtxMachine(texts).launch)
+
+    def machine(self, launch: Callable[[Launch], None]) -> CudaMachine:
+        return CudaMachine(HostDevice(launch))
+
+    def market(self, indicator: Indicator, n_symbols: int = N_SYMBOLS, bars: int | None = None) -> list[Series]:
+        """Symbols that move, are listed late, stand still, have one bar, none, or a gap; total kernels: odd numbers."""
+        made = [Series(matrix, lengths) for matrix, lengths in market(indicator, n_symbols, bars)]
+        assert indicator.kernel
+        if indicator.kernel.total:
+            rng = np.random.default_rng(5)
+            for series in made:
+                odd = rng.random(series.by_bar.shape) < 0.1
+                series.by_bar[odd] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324], odd.sum())
+        return made
+
+    def settings(self, indicator: Indicator) -> list[tuple[Any, ...]]:
+        """The defaults; other parameters; the smallest integers that are allowed."""
+        other = tuple(min(p.hi, p.default + 2 if p.kind is int else p.default * 1.5) for p in indicator.params)
+        least = tuple(p.lo if p.kind is int else p.default for p in indicator.params)
+        return [(), other, least] if indicator.params else [()]
+
+    def run(
+        self,
+        machine: CudaMachine,
+        indicator: Indicator,
+        args: Sequence[Any],
+        inputs: Sequence[Series],
+        keep: int | None = None,
+    ) -> tuple[Floats, ...]:
+        """(bars, symbols) of each output, all bars at once; of `keep` rows: a ring."""
+        assert indicator.kernel
+        params = indicator.bind(*args)
+        first, stop = joint_span(indicator, inputs)
+        matrices = [machine.put(series.by_bar) for series in inputs]
+        state = machine.zeros(indicator.kernel.rows(params), len(first))
+        outputs = [machine.zeros(len(matrices[0]) if keep is None else keep, len(first)) for _ in indicator.outputs]
+        machine.batch(indicator, params, first, stop, matrices, state, outputs)
+        return tuple(machine.get(output) for output in outputs)
+
+    def differing(
+        self, machine: CudaMachine, indicator: Indicator, args: Sequence[Any], inputs: Sequence[Series]
+    ) -> int:
+        """How many values differ in any bit from those of the engine `vector`; a NaN is a NaN."""
+        wanted = load("vector").run(indicator, indicator.bind(*args), inputs)
+        return compare(self.run(machine, indicator, args, inputs), wanted).n_differing
+
+
+@pytest.fixture(scope="session")
+def proof() -> Proof:
+    return Proof()
 
 
 @pytest.fixture(scope="session")
 def gcc() -> None:
     if not shutil.which("gcc"):
-        pytest.skip("a C compiler is missing: no gcc")
+        pytest.skip("a C compiler is not on this machine")
 
 
 @pytest.fixture(scope="session")
-def machine(gcc: None) -> PtxMachine:
-    """All that is shipped."""
-    return PtxMachine()
-
-
-class Cases:
-    """(name, lengths, fields): markets that a kernel has to get right, some symbols of each."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(3)
-        self.lengths = np.array([BARS, BARS, 131, 90, 60, 21, 2, 1, 0, BARS, BARS, 97], dtype=np.int64)
-        shape = (BARS, len(self.lengths))
-        close = np.round(20 * np.exp(np.cumsum(rng.normal(0, 0.02, shape), axis=0)), 2)
-        close[70:115, 1] = close[70, 1]  # it moves, stands still for longer than a lookback, and moves again
-        close[:, 9] = 7.0  # it never moves
-        start = np.round(close * np.exp(rng.normal(0, 0.01, shape)), 2)
-        spread = np.round(rng.exponential(0.1, shape), 2)
-        start[70:115, 1] = start[:, 9] = np.nan
-        start = np.where(np.isnan(start), close, start)
-        spread[70:115, 1] = spread[:, 9] = 0.0
-        volume = np.round(rng.lognormal(13, 0.5, shape))
-        volume[100:108, 2] = 0.0
-        high, low = np.maximum(start, close) + spread, np.minimum(start, close) - spread
-        self.fields = {"open": start, "high": high, "low": low, "close": close, "volume": volume}
-        self.fields["amount"] = volume * close
-        self.fields["session"] = np.repeat(np.arange(BARS) // 5 + 19_000.0, shape[1]).reshape(shape)
-        for matrix in self.fields.values():
-            matrix[np.arange(BARS)[:, None] < BARS - self.lengths] = np.nan
-            matrix[120, 10] = np.nan  # a bar that lacks a number ends it
-        # Of three values, and numbers that no price is.
-        self.wild = rng.choice([0.0, 1.0, 1.0, 2.0, -0.0, np.nan, np.inf, -np.inf], (3, *shape))
-
-    def inputs(self, indicator: Indicator) -> list[Series]:
-        """What an indicator takes; a total one takes anything."""
-        assert indicator.kernel
-        if indicator.kernel.total:
-            return [Series(self.wild[k], self.lengths) for k in range(len(indicator.inputs))]
-        close = self.fields["close"]
-        return [Series(self.fields.get(name, close), self.lengths) for name in indicator.inputs]
-
-
-@pytest.fixture(scope="session")
-def cases() -> Cases:
-    return Cases()
-
-
-def altered(indicator: Indicator) -> tuple[Any, ...]:
-    """Parameters other than the defaults."""
-    return tuple(min(p.hi, p.default + 2 if p.kind is int else p.default * 1.5) for p in indicator.params)
-
-
-def least(indicator: Indicator) -> tuple[Any, ...]:
-    """The smallest integers that are allowed."""
-    return tuple(p.lo if p.kind is int else p.default for p in indicator.params)
-
-
-def by_ptx(machine: PtxMachine, indicator: Indicator, args: Sequence[Any], inputs: Sequence[Series]) -> list[Floats]:
-    """Outputs of the PTX; (bars, symbols), NaN where it wrote nothing."""
-    assert indicator.kernel
-    params = indicator.bind(*args)
-    first, stop = joint_span(indicator, inputs)
-    matrices = [series.by_bar for series in inputs]
-    state = machine.zeros(indicator.kernel.rows(params), len(first))
-    outputs = [np.full(matrices[0].shape, np.nan) for _ in indicator.outputs]
-    machine.batch(indicator, params, first, stop, matrices, state, outputs)
-    return outputs
-
-
-def by_vector(indicator: Indicator, args: Sequence[Any], inputs: Sequence[Series]) -> list[Floats]:
-    """Outputs of the kernel compiled for this CPU."""
-    return list(load("vector").run(indicator, indicator.bind(*args), inputs))
-
-
-def differing(one: Sequence[Floats], other: Sequence[Floats]) -> int:
-    """How many values differ in any bit; a NaN is a NaN."""
-    assert [a.shape for a in one] == [b.shape for b in other]
-    return sum(
-        int(((a.view(np.uint64) != b.view(np.uint64)) & ~(np.isnan(a) & np.isnan(b))).sum())
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def columns(series: Series, chosen: Counts) -> Series:
-    """Some symbols of a series."""
-    return Series(np.ascontiguousarray(series.by_bar[:, chosen]), series.lengths[chosen])
+def shipped(gcc: None, proof: Proof) -> CudaMachine:
+    return proof.on_cpu()
