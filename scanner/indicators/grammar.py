@@ -8,7 +8,7 @@ functions called from columns, which take and return numbers.
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NoReturn, TypeGuard
 
@@ -45,8 +45,7 @@ def _visit(function: Any, found: dict[str, object]) -> None:
         raise _error(function, tree, f"{function.__name__} uses names of a function around it")
     local = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     local |= {arg.arg for arg in tree.args.args}
-    for node in _names(tree):
-        name = node.id
+    for name, node in _names(tree).items():
         value = function.__globals__.get(name)
         if name in local or name in (*_CALLS, *_CALLS_OF_ROWS, "range") or isinstance(value, ModuleType):
             continue
@@ -67,12 +66,13 @@ def _visit(function: Any, found: dict[str, object]) -> None:
         raise _error(function, tree, f"{function.__name__} is the name of another function that it calls")
 
 
-def _names(tree: ast.FunctionDef) -> Iterator[ast.Name]:
-    """The names of its body, in the order of the text."""
-    for statement in tree.body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name):
-                yield node
+def _names(tree: ast.FunctionDef) -> dict[str, ast.Name]:
+    """Each name of its body, where it stands first."""
+    names = [node for statement in tree.body for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    found: dict[str, ast.Name] = {}
+    for node in sorted(names, key=lambda node: (node.lineno, node.col_offset)):
+        found.setdefault(node.id, node)
+    return found
 
 
 def parsed(function: Callable[..., Any]) -> ast.FunctionDef:
