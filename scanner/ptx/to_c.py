@@ -136,6 +136,7 @@ def _table() -> dict[str, Op]:
     return ops | {
         "not.pred": _op("pred", "pred", "!{0}"),
         "mov.pred": _op("pred", "pred", "{0}"),
+        "rcp.rn.f64": _op("f64", "f64", "1.0 / {0}"),
         "sqrt.rn.f64": _op("f64", "f64", "sqrt({0})"),
         "abs.f64": _op("f64", "f64", "fabs({0})"),
         "neg.f64": _op("f64", "f64", "-{0}"),

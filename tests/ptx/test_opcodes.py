@@ -82,6 +82,7 @@ def oracles() -> dict[str, Callable[..., Any]]:
         "sub.rn.f64": lambda a, b: np.float64(a) - b,
         "mul.rn.f64": lambda a, b: np.float64(a) * b,
         "div.rn.f64": lambda a, b: np.float64(a) / b,
+        "rcp.rn.f64": lambda a: np.float64(1.0) / a,
         "sqrt.rn.f64": lambda a: math.sqrt(a) if a >= 0 else math.nan,
         "abs.f64": abs,
         "neg.f64": lambda a: -a,
@@ -390,7 +391,7 @@ def test_memory_outside_the_arrays_is_not_touched(gcc: None) -> None:
 REFUSED = (
     "fma.rn.f64 %fd1, %fd2, %fd3, %fd4;", "add.f64 %fd1, %fd2, %fd3;", "add.rz.f64 %fd1, %fd2, %fd3;",
     "mul.f64 %fd1, %fd2, %fd3;", "mad.rn.f64 %fd1, %fd2, %fd3, %fd4;", "div.approx.f32 %fd1, %fd2, %fd3;",
-    "sqrt.approx.ftz.f64 %fd1, %fd2;", "rcp.rn.f64 %fd1, %fd2;", "ex2.approx.f32 %fd1, %fd2;",
+    "sqrt.approx.ftz.f64 %fd1, %fd2;", "rcp.approx.ftz.f64 %fd1, %fd2;", "ex2.approx.f32 %fd1, %fd2;",
     "cvt.f64.f64 %fd1, %fd2;", "cvt.rn.f64.f32 %fd1, %fd2;", "cvt.rzi.u64.f64 %rd1, %fd2;",
     "setp.lt.and.f64 %p1, %fd2, %fd3, %p2;", "setp.lt.f64 %p1|%p2, %fd2, %fd3;", "mul.s64 %rd1, %rd2, %rd3;",
     "ld.global.nc.f64 %fd1, [%rd1];", "ld.shared.f64 %fd1, [%rd1];", "ld.local.f64 %fd1, [%rd1];",

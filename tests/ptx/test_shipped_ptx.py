@@ -69,7 +69,7 @@ def test_it_takes_what_the_declaration_says(indicator: Indicator) -> None:
     assert text.splitlines()[:3] == [".version 6.3", ".target sm_75", ".address_size 64"]
 
 
-ROUNDED = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "sqrt.rn.f64", "cvt.rn.f64.s64"}
+ROUNDED = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "rcp.rn.f64", "sqrt.rn.f64", "cvt.rn.f64.s64"}
 EXACT = re.compile(r"(?:ld\.param|ld\.global|st\.global|mov|selp|abs|neg|min|max|setp\.\w+)\.f64")
 
 
