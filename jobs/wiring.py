@@ -13,9 +13,9 @@ from data.errors import EngineError, SettingsError
 from data.schema import FRAMES
 from data.settings import Settings
 from data.symbols import KINDS
-from scanner.cluster import Cluster, make_cluster
+from scanner.cluster import Cluster, engine_for, make_cluster
 from scanner.engines import folders, warm
-from scanner.engines.base import ENGINES, Engine, choose
+from scanner.engines.base import ENGINES, Engine
 from scanner.engines.base import load as load_engine
 from scanner.indicators.spec import Indicator
 from scanner.loading import StrategyRegistry, load
@@ -36,7 +36,7 @@ _SCAN_OPTIONS = (
     click.option("--universe", multiple=True, metavar="KINDS", help="Kinds of symbols: a_share,cdr by default."),
     click.option("--history-bars", type=int, metavar="N", help="How many bars indicators see."),
     click.option("--engine", metavar="NAME", help=f"auto, {', '.join(ENGINES)}."),
-    click.option("--cluster", metavar="NAME", help="auto, local, inline, or tcp://host:8786."),
+    click.option("--cluster", metavar="NAME", help="auto, local, cuda, inline, or tcp://host:8786."),
     click.option("--workers", type=int, metavar="N", help="Worker processes of a local cluster; 0: one a core."),
 )
 
@@ -82,15 +82,16 @@ def assemble(settings: Settings, *, one_off: bool = False, extra: Sequence[str] 
     """Load the strategies (nothing starts if one does not load), choose the engine and start the cluster.
 
     `extra`: expressions that are computed besides. The cluster `auto` is local Dask, but for one scan alone on an
-    engine that uses all cores itself: Dask's start takes longer than that scan.
+    engine that uses all cores itself: Dask's start takes longer than that scan; and for the GPU of this process.
     """
     check_kinds(settings.scan.universe)
     strategies = load(settings.scan.strategies)
     use_kernel_cache(settings)
-    engine, reason, cold = choose_warm(settings.scan.engine, make_plan("1d", strategies.values(), extra).terms)
     cluster = settings.scan.cluster
+    terms = make_plan("1d", strategies.values(), extra).terms
+    engine, reason, cold = choose_warm(settings.scan.engine, cluster, terms)
     if cluster == "auto":
-        cluster = "inline" if one_off and engine.name != "talib" else "local"
+        cluster = "inline" if engine.name == "cuda" or (one_off and engine.name != "talib") else "local"
     with_thread = ThreadPoolExecutor(1, thread_name_prefix="cluster-start")
     starting = with_thread.submit(
         make_cluster,
@@ -102,9 +103,9 @@ def assemble(settings: Settings, *, one_off: bool = False, extra: Sequence[str] 
     return Parts(strategies, engine, reason, starting, cold)
 
 
-def choose_warm(name: str, terms: Iterable[Term]) -> tuple[Engine, str, Sequence[Indicator]]:
-    """As `choose`, but `auto` takes `talib` while kernels that the terms need are not compiled: with these."""
-    engine, reason = choose(name)
+def choose_warm(name: str, cluster: str, terms: Iterable[Term]) -> tuple[Engine, str, Sequence[Indicator]]:
+    """As `engine_for`, but `auto` takes `talib` while kernels that the terms need are not compiled: with these."""
+    engine, reason = engine_for(name, cluster)
     cold = warm.cold(warm.needed(terms)) if name == "auto" and engine.name == "vector" else []
     if not cold:
         return engine, reason, ()

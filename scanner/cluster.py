@@ -1,15 +1,21 @@
 """Where shards are scanned: in this process, or on the workers of a Dask cluster."""
 
+import itertools
 import logging
+import os
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from data.errors import MarketDataError, ScanError, UsageError
+from data.errors import EngineError, MarketDataError, ScanError, UsageError
+from scanner.cuda_cluster import RESOURCE, local_cuda_cluster
+from scanner.engines.base import ON_CPU, Engine, choose
+from scanner.engines.on_gpu import on_the_cpu
 from scanner.resident import ShardTask, run_shard
 from scanner.scan import ShardAnswer
 
@@ -52,24 +58,26 @@ class InlineCluster:
 class DaskCluster:
     """Dask workers, local processes or those of an existing scheduler; shard k stays on worker k modulo workers.
 
-    The client is called from one thread of its own, so that no event loop of ours is Dask's. A scan that fails or is
-    late is finished in this process and counted in `late`.
+    `name`: "local", "cuda" (a worker a GPU) or an address. Tasks of the engine `cuda` go to the workers that declare
+    the resource GPU, one at a time each. The client is called from one thread of its own, so that no event loop of ours
+    is Dask's. A scan that fails or is late is finished in this process, on the CPU, and counted in `late`. A worker
+    whose GPU is lost to it is ended once it has answered, and its nanny starts another.
     """
 
-    def __init__(self, address: str | None = None, *, workers: int = 0, dashboard_port: int = 8787) -> None:
-        self.name = address or "local"
+    def __init__(self, name: str = "local", *, workers: int = 0, dashboard_port: int = 8787) -> None:
+        self.name = name
         self.late = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dask-client")
         self._closed = threading.Event()
         self._client: Any = None
         self._cluster: Any = None
         try:
-            self._thread.submit(self._start, address, workers, dashboard_port).result()
+            self._thread.submit(self._start, workers, dashboard_port).result()
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
 
-    def _start(self, address: str | None, workers: int, dashboard_port: int) -> None:
+    def _start(self, workers: int, dashboard_port: int) -> None:
         import dask
         from dask.system import CPU_COUNT
         from distributed import Client, LocalCluster, WorkerPlugin
@@ -82,14 +90,18 @@ class DaskCluster:
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ | kept})
         logging.getLogger("distributed").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and said
-        if address is None:
-            self._cluster = LocalCluster(
-                n_workers=workers or CPU_COUNT,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address=f"127.0.0.1:{dashboard_port}",
-                memory_limit=0,
+        if self.name in ("local", "cuda"):
+            self._cluster = (
+                local_cuda_cluster(workers, dashboard_port)
+                if self.name == "cuda"
+                else LocalCluster(
+                    n_workers=workers or CPU_COUNT,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=f"127.0.0.1:{dashboard_port}",
+                    memory_limit=0,
+                )
             )
             self._client = Client(self._cluster)
 
@@ -102,10 +114,10 @@ class DaskCluster:
             self._client.register_plugin(Uninterrupted())
         else:
             try:
-                self._client = Client(address, timeout="10s")
+                self._client = Client(self.name, timeout="10s")
             except OSError as error:
                 raise UsageError(
-                    f"no Dask scheduler answers at {address!r}: {error}. Start one with 'dask scheduler', or use"
+                    f"no Dask scheduler answers at {self.name!r}: {error}. Start one with 'dask scheduler', or use"
                     " --cluster local"
                 ) from error
         self.dashboard: str | None = self._client.dashboard_link
@@ -116,8 +128,14 @@ class DaskCluster:
                 f"the Dask scheduler {self.name} has no workers. Start some with 'dask worker {self.name}'"
             )
 
-    def _alive(self) -> list[str]:
-        return sorted(self._client.scheduler_info(n_workers=-1)["workers"])
+    def _alive(self, needs: Mapping[str, int] | None = None) -> list[str]:
+        """The workers there are that declare what is needed."""
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        return sorted(
+            address
+            for address, worker in found.items()
+            if all(worker["resources"].get(name, 0) >= n for name, n in (needs or {}).items())
+        )
 
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         try:
@@ -129,23 +147,42 @@ class DaskCluster:
                 raise ScanError("the cluster was closed during a scan") from error
             self.late += 1
             log.exception("the scan of %d shards failed on the cluster; finishing it in this process", len(tasks))
-            return [run_shard(task) for task in tasks]
+            return [_here(task, f"{type(error).__name__}: {error}") for task in tasks]
 
     def _run(self, tasks: Sequence[ShardTask], deadline_s: float) -> list[ShardAnswer]:
-        alive = self._alive()
-        if alive != self._workers:
-            self._workers = alive  # some went, or came back: their shards are read from the store again
-        if not alive:
-            raise ScanError("the cluster has no workers")
-        keys = [f"scan-{task.frame}-{task.bar_end}-{number}-{task.trace}" for number, task in enumerate(tasks)]
-        return self._map(run_shard, tasks, keys, deadline_s)
+        needs = {RESOURCE: 1} if any(task.engine == "cuda" for task in tasks) else {}
+        end = time.monotonic() + deadline_s
+        for attempt in itertools.count():
+            alive = self._alive(needs)
+            if alive != self._workers:
+                self._workers = alive  # some went, or came back: their shards are read from the store again
+            if not alive:
+                raise ScanError(f"the cluster has no workers{f' with the resource {RESOURCE}' if needs else ''}")
+            keys = [f"scan-{task.frame}-{task.bar_end}-{n}-{task.trace}-{attempt}" for n, task in enumerate(tasks)]
+            try:
+                answers = self._map(_run_shard, tasks, keys, end - time.monotonic(), needs)
+                break
+            except _WorkerGoneError as error:
+                log.warning("%s; scanning on those that are left", error)
+        lost = {address for address, answer in answers if answer.report is not None and answer.report.lost}
+        if lost:
+            log.error("the GPU is lost to %s; ending these workers, so that others take their place", sorted(lost))
+            self._client.run(os._exit, 1, workers=sorted(lost), on_error="ignore")
+        return [answer for _, answer in answers]
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline_s: float) -> list[R]:
         """function(item) of each, item k on worker k modulo workers. Raises what it raises, TimeoutError, ScanError."""
         keys = [f"map-{number}-{time.time_ns()}" for number in range(len(items))]
         return self._thread.submit(self._map, function, items, keys, deadline_s).result()
 
-    def _map(self, function: Callable[[T], R], items: Sequence[T], keys: Sequence[str], deadline_s: float) -> list[R]:
+    def _map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        keys: Sequence[str],
+        deadline_s: float,
+        needs: Mapping[str, int] | None = None,
+    ) -> list[R]:
         futures = [
             self._client.submit(
                 function,
@@ -153,30 +190,36 @@ class DaskCluster:
                 key=key,
                 pure=False,
                 workers=[self._workers[number % len(self._workers)]],
-                allow_other_workers=True,
+                # Where one may not go where it was told to, Dask sends it to any worker, whatever it needs.
+                allow_other_workers=not needs,
+                resources=needs,
             )
             for number, (item, key) in enumerate(zip(items, keys, strict=True))
         ]
         try:
-            self._wait(futures, deadline_s)
+            self._wait(futures, deadline_s, needs)
             answers: list[R] = self._client.gather(futures)
         except BaseException:
             self._client.cancel(futures, force=True)
             raise
         return answers
 
-    def _wait(self, futures: Sequence[Any], deadline_s: float) -> None:
-        """Until all are done. Dask never runs again what was bound to workers that are all gone: that raises too."""
+    def _wait(self, futures: Sequence[Any], deadline_s: float, needs: Mapping[str, int] | None) -> None:
+        """Until all are done. Dask never runs again what was bound to workers that are gone: that raises too."""
         from distributed import wait
 
         end = time.monotonic() + deadline_s
+        look_s = 0.2 if needs else 1.0
         while True:
             left = end - time.monotonic()
             try:
-                wait(futures, timeout=min(max(left, 0.0), 1.0))
+                wait(futures, timeout=min(max(left, 0.0), look_s))
                 return
             except TimeoutError:
-                if left <= 1.0 or not set(self._workers) & set(self._alive()):
+                gone = set(self._workers) - set(self._alive(needs))
+                if needs and gone:
+                    raise _WorkerGoneError(f"workers with a GPU are gone: {sorted(gone)}") from None
+                if left <= look_s or gone == set(self._workers):
                     raise
 
     def close(self) -> None:
@@ -192,12 +235,63 @@ class DaskCluster:
         self._thread.shutdown(wait=True)
 
 
+class _WorkerGoneError(ScanError):
+    """A worker went to which tasks were bound."""
+
+
+def _run_shard(task: ShardTask) -> tuple[str, ShardAnswer]:
+    """On a worker: the answer, and the worker's address."""
+    from distributed import get_worker
+
+    return get_worker().address, run_shard(task)
+
+
+def _here(task: ShardTask, reason: str) -> ShardAnswer:
+    """In the place of a cluster that failed. This process has no GPU: it may be the parent of those that do."""
+    if task.engine != "cuda":
+        return run_shard(task)
+    answer = run_shard(replace(task, engine=on_the_cpu().name))
+    if answer.report is not None:
+        answer.report.fallbacks.append(reason)
+    return answer
+
+
+class Elsewhere:
+    """The engine `cuda` of workers on GPUs; the little that the coordinator computes itself the CPU does."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        self.run = on_the_cpu().run
+
+
+def engine_for(engine: str, cluster: str) -> tuple[Engine, str]:
+    """The engine for scans on a cluster, and why this one, by their names in the settings.
+
+    Raises EngineError where it cannot run there. `auto` takes `cuda` only for workers of this machine that have GPUs.
+    """
+    if cluster == "local":
+        if engine == "cuda":
+            raise EngineError(
+                "engine 'cuda' needs workers with a GPU, and those of --cluster local have none. Use --cluster cuda, or"
+                " inline"
+            )
+        return choose(engine, ON_CPU)
+    if cluster in ("auto", "inline"):
+        return choose(engine)
+    if engine == "cuda" and cluster != "cuda":
+        return Elsewhere(), "asked for"
+    chosen, reason = choose(engine, None if cluster == "cuda" else ON_CPU)
+    return (Elsewhere(), reason) if chosen.name == "cuda" else (chosen, reason)
+
+
 def make_cluster(name: str, *, workers: int = 0, dashboard_port: int = 8787) -> Cluster:
-    """`inline`, `local`, or the address of a Dask scheduler, tcp://host:8786. Raises UsageError for anything else."""
+    """`inline`, `local`, `cuda`, or the address of a Dask scheduler, tcp://host:8786.
+
+    Raises UsageError for anything else, EngineError for `cuda` where that cannot be.
+    """
     if name == "inline":
         return InlineCluster()
-    if name == "local":
-        return DaskCluster(workers=workers, dashboard_port=dashboard_port)
-    if name.startswith(("tcp://", "tls://")):
-        return DaskCluster(name)
-    raise UsageError(f"cluster must be auto, local, inline or tcp://host:port; got {name!r}")
+    if name in ("local", "cuda") or name.startswith(("tcp://", "tls://")):
+        return DaskCluster(name, workers=workers, dashboard_port=dashboard_port)
+    raise UsageError(f"cluster must be auto, local, cuda, inline or tcp://host:port; got {name!r}")

@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol, cast
 
@@ -110,12 +110,17 @@ def by_symbol(
     return tuple(output.T for output in engine.run(indicator, params, inputs, keep=keep))
 
 
-def choose(name: str = "auto") -> tuple[Engine, str]:
-    """An engine, and why this one; raises EngineError with the remedy for one that is unknown or cannot run here."""
+def choose(name: str = "auto", among: Iterable[str] | None = None) -> tuple[Engine, str]:
+    """An engine, and why this one; raises EngineError with the remedy for one that is unknown or cannot run here.
+
+    `among`: those that `auto` may take.
+    """
     if name != "auto":
         return load(name), "asked for"
     missing = []
     for candidate in ENGINES:
+        if among is not None and candidate not in among:
+            continue
         try:
             engine = load(candidate)
         except EngineError as error:

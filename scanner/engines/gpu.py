@@ -92,6 +92,17 @@ def probe() -> Probe:
     return Probe(True, True, driver, devices)
 
 
+def check() -> None:
+    """Raise EngineError, with the remedy, where this machine cannot run the engine `cuda`."""
+    from data.errors import EngineError  # here, since as a program this file stands alone
+
+    found = probe()
+    if not found.usable:
+        raise EngineError(f"engine 'cuda' needs a GPU: {found.reason}. Remedy: {found.remedy}, or use --engine auto")
+    if lacking := missing():
+        raise EngineError(f"engine 'cuda' needs {', '.join(lacking)}. Install them with: {INSTALL}")
+
+
 def missing() -> tuple[str, ...]:
     """The packages that the engine `cuda` needs and that are not installed; nothing is imported but their parents."""
     return tuple(package for module, package in PACKAGES.items() if not installed(module))

@@ -93,7 +93,7 @@ def test_old_data_are_warned_of(scan: Any) -> None:
         (("--universe", "etf"), 3, "holds no 1d bars of etf"),
         (("--universe", "shares"), 2, "universe must be of"),
         (("--engine", "talip"), 2, "did you mean 'talib'?"),
-        (("--cluster", "moon"), 2, "cluster must be auto, local, inline or tcp://host:port"),
+        (("--cluster", "moon"), 2, "cluster must be auto, local, cuda, inline or tcp://host:port"),
         (("--indicators", "RSJ(14)"), 2, "did you mean 'RSI'?"),
         (("--strategies", "nowhere.yaml"), 2, "there is no such file"),
         (("--adjusted", "qfq"), 3, "holds no bars"),

@@ -172,7 +172,7 @@ def test_a_cluster_that_was_closed_says_so(tasks: Any) -> None:
 
 def test_clusters_by_name() -> None:
     assert isinstance(make_cluster("inline"), InlineCluster)
-    with pytest.raises(UsageError, match=r"cluster must be auto, local, inline or tcp://host:port; got 'lokal'"):
+    with pytest.raises(UsageError, match=r"cluster must be auto, local, cuda, inline or tcp://host:port; got 'lokal'"):
         make_cluster("lokal")
 
 
