@@ -12,12 +12,14 @@ from scanner.evaluate import Values, compute
 from scanner.functions import bars_since, count, cross_over, cross_under, every, highest, lowest, prev, rank
 from scanner.indicators import catalog
 from scanner.strategy import BaseStrategy, Hits, MarketContext, Strategy, SymbolContext, Universe
+from scanner.stream import Stream
 
 __all__ = [
     "BaseStrategy",
     "Hits",
     "MarketContext",
     "Strategy",
+    "Stream",
     "SymbolContext",
     "Universe",
     "Values",

@@ -1,7 +1,7 @@
 """Terms -> values: each distinct term once, in the order of dependency, and only as many bars of it as are needed."""
 
 import functools
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scanner.engines.base import Engine, Series, choose
 from scanner.engines.report import watched
 from scanner.fields import FIELDS, Source, tail
 from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
+from scanner.indicators.window import WINDOWS
 from scanner.language import parse_value
 from scanner.terms import ARITHMETIC, COMPARISONS, Term, order
 
@@ -40,6 +41,8 @@ def _keep_of_argument(term: Term, keep: int, length: int) -> int:
         return length
     if term.op == "function":
         name, n = term.data
+        if FUNCTIONS[name].across:  # halted symbols had their older bars beside bars of others that lie further back
+            return keep if keep <= 1 else length
         reach = FUNCTIONS[name].reach(n or 1)
         return length if reach is None else keep + reach
     return keep
@@ -94,12 +97,21 @@ def _value(
         case "output":
             (parent,) = term.args
             return tail(values[parent][parent.indicator.outputs.index(term.data)], keep)
-        case "in":
-            return np.isin(_last(values[term.args[0]], keep).astype(str), term.data).astype(np.float64)
-        case "function":
+        case "function" if term.data[0] in WINDOWS or FUNCTIONS[term.data[0]].across:
             return _function(term, keep, values, source)
-    args = [_last(values[arg], keep) for arg in term.args]
+    return pointwise(term, [_last(values[arg], keep) for arg in term.args])
+
+
+def pointwise(term: Term, args: Sequence[Any]) -> Any:
+    """What a term makes of the values of its arguments, each by itself: arithmetic, comparison, logic.
+
+    The caller silences numpy's warnings of division and overflow.
+    """
     match term.op:
+        case "function":
+            return FUNCTIONS[term.data[0]].core(*args)
+        case "in":
+            return np.isin(args[0].astype(str), term.data).astype(np.float64)
         case "/":
             return np.where(args[1] == 0, np.nan, args[0] / args[1])
         case "neg":
@@ -125,7 +137,16 @@ def _function(term: Term, keep: int, values: Mapping[Term, Any], source: Source)
         args[0] = np.broadcast_to(args[0], (wanted, len(source.packed.symbols)))
     if function.across:
         return tail(rank_within(args[0], source.ends(wanted)), keep)
-    return tail(function.core(*args) if n is None else function.core(*args, n), keep)
+    lengths = source.packed.lengths
+    age = np.arange(wanted)[:, None] - (wanted - lengths)  # of each bar, 0 at the symbol's first
+    young = len(lengths) > 0 and lengths.min() < wanted
+    if young:
+        # Before it a constant, a board, a number of bars is known all the same, and counts for nothing.
+        args = [np.where(age < 0, np.nan, arg) for arg in args]
+    found = function.core(*args) if n is None else function.core(*args, n)
+    if young and n is not None:
+        found = np.where(age < (function.reach(n) or 0), np.nan, found)
+    return tail(found, keep)
 
 
 class Values(Mapping[str, Floats]):
@@ -155,11 +176,7 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
 
     Raises ExpressionError, ParameterError, EngineError.
     """
-    wanted = [expressions] if isinstance(expressions, str) else list(expressions)
-    terms = {expression: parse_value(expression) for expression in wanted}
-    for expression, term in terms.items():
-        if term.kind == "text":
-            raise ExpressionError(f"{expression!r} is a text; compute gives numbers and conditions", column=1)
+    terms = expressions_of(expressions)
     chosen = choose(engine)[0] if isinstance(engine, str) else engine
     source = Source(panel.pack(), adjust=False)
     with watched(chosen) as report:
@@ -173,3 +190,13 @@ def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine
         own = full.flags.writeable and not any(np.may_share_memory(full, matrix) for matrix in panel.fields.values())
         unpacked[term] = full if own else full.copy()
     return Values({expression: unpacked[term] for expression, term in terms.items()}, report.engine)
+
+
+def expressions_of(expressions: Iterable[str] | str) -> dict[str, Term]:
+    """Expressions as they were written -> terms of numbers and conditions; raises ExpressionError, ParameterError."""
+    wanted = [expressions] if isinstance(expressions, str) else list(expressions)
+    terms = {expression: parse_value(expression) for expression in wanted}
+    for expression, term in terms.items():
+        if term.kind == "text":
+            raise ExpressionError(f"{expression!r} is a text; values are numbers and conditions", column=1)
+    return terms

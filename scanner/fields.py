@@ -31,6 +31,8 @@ class Field:
     value: Callable[["Source", int], Array]
     values: tuple[str, ...] = ()
     """Of a text: what it can be."""
+    deep: bool = False
+    """Whether the bars before are needed to know the newest."""
 
 
 class Source:
@@ -223,26 +225,36 @@ FIELDS: Mapping[str, Field] = {
             "number",
             "CNY, raw: the exchange's reference of the session, else the close of the session before",
             lambda source, keep: source.references(keep),
+            deep=True,
         ),
-        Field("pct_change", "number", "percent, close against prev_close, both raw", _pct_change),
+        Field("pct_change", "number", "percent, close against prev_close, both raw", _pct_change, deep=True),
         Field(
             "limit_up",
             "number",
             "CNY, raw; unknown where the ST status, that day's rule or prev_close is, and on limit-free days",
             lambda source, keep: source.limits(keep)[0],
+            deep=True,
         ),
-        Field("limit_down", "number", "CNY, raw; unknown as limit_up is", lambda source, keep: source.limits(keep)[1]),
+        Field(
+            "limit_down",
+            "number",
+            "CNY, raw; unknown as limit_up is",
+            lambda source, keep: source.limits(keep)[1],
+            deep=True,
+        ),
         Field(
             "at_limit_up",
             "condition",
             "the bar closed at its limit up; unknown as limit_up is",
             lambda source, keep: source.at_limits(keep)[0],
+            deep=True,
         ),
         Field(
             "at_limit_down",
             "condition",
             "the bar closed at its limit down; unknown as limit_up is",
             lambda source, keep: source.at_limits(keep)[1],
+            deep=True,
         ),
         Field(
             "bars_listed",

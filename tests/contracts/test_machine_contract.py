@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.errors import EngineError
 from scanner.engines.machine import MACHINES, Machine, machine_of
 from scanner.indicators import catalog
 from scanner.indicators.spec import Indicator
@@ -15,7 +16,10 @@ KERNELS = [catalog["KDJ"], catalog["ADX"], catalog["MFI"], WINDOWS["highest"]]
 
 @pytest.fixture(scope="module", params=MACHINES)
 def machine(request: pytest.FixtureRequest) -> Machine:
-    made = machine_of(request.param)
+    try:
+        made = machine_of(request.param)
+    except EngineError as error:
+        pytest.skip(f"a GPU: {error}")
     assert made is not None
     return made
 

@@ -172,7 +172,7 @@ def test_compute_takes_one_expression_and_an_empty_panel() -> None:
 
 def test_compute_refuses_a_text_and_what_is_no_value() -> None:
     panel = Panel("1d", np.empty(0, dtype=np.int64), ("600000.SH",), {})
-    with pytest.raises(ExpressionError, match="'board' is a text; compute gives numbers and conditions"):
+    with pytest.raises(ExpressionError, match="'board' is a text; values are numbers and conditions"):
         compute("board", panel)
     with pytest.raises(ExpressionError, match="has 3 outputs; name one"):
         compute(["MACD"], panel)
@@ -188,3 +188,30 @@ def test_what_is_done_to_values_leaves_the_panel_alone(daily: pa.Table) -> None:
     for matrix in values.values():
         matrix[:] = 0.0
     np.testing.assert_array_equal(whole["close"], before)
+
+
+def test_what_a_young_symbol_is_does_not_depend_on_the_others() -> None:
+    """A board, a constant or a number of bars is known before the first bar too; windows do not look there."""
+    rng = np.random.default_rng(3)
+    close = rng.uniform(9.0, 11.0, (12, 2))
+    fields = {name: close.copy() for name in ("open", "high", "low", "close", "volume")}
+    for matrix in fields.values():
+        matrix[:9, 1] = np.nan
+    panel = Panel("1d", np.arange(12, dtype=np.int64), ("600000.SH", "600001.SH"), fields)
+    expressions = ["count(bars_listed < 3, 4)", "every(close > 20, 4)", "count(board in ['main'], 4)", "highest(3, 4)"]
+    together = compute(expressions, panel, "talib")
+    alone = compute(expressions, Panel("1d", panel.times, panel.symbols[1:], {n: m[:, 1:] for n, m in fields.items()}))
+    for expression in expressions:
+        np.testing.assert_array_equal(together[expression][:, 1:], alone[expression])
+
+
+def test_rank_under_a_window_sees_all_that_traded_then() -> None:
+    """Also where a halted symbol's older bars stand beside newer ones of the others."""
+    close = np.array([[1.0, 2.0], [1.0, 2.0], [np.nan, 5.0], [4.0, 3.0]])
+    fields = dict.fromkeys(("open", "high", "low", "close", "volume"), close)
+    panel = Panel("1d", np.arange(4, dtype=np.int64), ("600000.SH", "600001.SH"), fields)
+    source = Source(panel.pack(), adjust=False)
+    term = parse("every(rank(close) > 0.5, 2)")
+    for keep in (1, 3):
+        found = evaluate({term: keep}, source, choose("talib")[0])[term]
+        np.testing.assert_array_equal(found[-1], [0.0, 0.0])

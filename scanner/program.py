@@ -1,0 +1,120 @@
+"""What must be kept from bar to bar so that terms can be advanced one bar at a time."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from scanner.fields import FIELDS
+from scanner.functions import FUNCTIONS
+from scanner.indicators.spec import Indicator, Value
+from scanner.indicators.window import WINDOWS
+from scanner.terms import Term, order
+
+UNDO = 32
+"""A copy of each state is taken every so many bars, and a bar is undone by advancing that copy to the bar before."""
+
+Cell = tuple[Term, int]
+"""One row of values that is kept: a term, and which of its outputs."""
+
+
+class Program:
+    """Terms in the order in which a bar advances them. `terms`: each with how many of its newest bars are wanted.
+
+    A term with a kernel, be it an indicator or a window function, owns state; its inputs, and what these are computed
+    from, are computed at each bar, every other term when it is asked for. An indicator without a kernel is computed
+    anew from all bars by the engine.
+    """
+
+    def __init__(self, terms: Mapping[Term, int]) -> None:
+        self.terms = dict(terms)
+        self.order = order(terms)
+        self.kernels = {term: kernel for term in self.order if (kernel := kernel_of(term)) is not None}
+
+    @cached_property
+    def live(self) -> tuple[Term, ...]:
+        """What each bar computes, in order: kernels, what they are fed by, and every field with a number."""
+        fields = [t for t in self.order if t.op == "field" and FIELDS[t.data].kind != "text"]
+        found = set(order([*self.kernels, *fields]))
+        fed = {arg for term in self.kernels for arg in term.args}
+
+        def kept(term: Term) -> bool:
+            match term.op:
+                case "field":
+                    return term in fields
+                case "const":
+                    return term in fed
+                case op:
+                    return term in found and op != "output"
+
+        return tuple(filter(kept, self.order))
+
+    @cached_property
+    def across(self) -> bool:
+        """Whether a kernel is fed by what looks across the market, so that a symbol's bar changes others' state."""
+        return any(arg.across for term in self.kernels for arg in term.args)
+
+    @cached_property
+    def keep(self) -> Mapping[Cell, int]:
+        """How many rows of what must stay for kernels to read, with those of a bar undone and of one looked at."""
+        rows: dict[Cell, int] = {}
+        for term, (indicator, params) in self.kernels.items():
+            for arg in term.args:
+                cell = cell_of(arg)
+                rows[cell] = max(rows.get(cell, 1), indicator.lookback(**params) + 3 + UNDO)
+        for term, keep in self._wanted().items():
+            for cell in cells_of(term):
+                if term in self.kernels and keep > 1:
+                    rows[cell] = max(rows.get(cell, 1), keep + 1)
+        return rows
+
+    def _wanted(self) -> dict[Term, int]:
+        """Every term below the wanted ones -> how many of its newest bars these are computed from, kernels aside."""
+        need = dict.fromkeys(self.order, 0) | self.terms
+        for term in reversed(self.order):
+            if term not in self.kernels and term.op != "indicator":
+                for arg in term.args:
+                    need[arg] = max(need[arg], need[term])
+        return need
+
+    def need(self, length: int) -> dict[Term, int]:
+        """The live terms -> how many bars of each an opening over `length` bars computes."""
+        rows = dict.fromkeys(self.live, min(1, length))
+        for term in reversed(self.order):
+            for arg in term.args:
+                arg = cell_of(arg)[0]
+                if term in self.kernels:
+                    rows[arg] = length
+                elif term in rows and arg in rows:
+                    rows[arg] = max(rows[arg], rows[term])
+        for (term, _), keep in self.keep.items():
+            rows[term] = max(rows[term], min(keep, length))
+        return rows
+
+
+def kernel_of(term: Term) -> tuple[Indicator, Mapping[str, Value]] | None:
+    """The indicator whose kernel computes a term, and its parameters; None where there is none."""
+    if term.op == "indicator" and term.indicator.kernel is not None:
+        return term.indicator, term.parameters
+    if term.op == "function" and term.data[0] in WINDOWS:
+        name, n = term.data
+        return WINDOWS[name], {} if n is None else {"n": n}
+    return None
+
+
+def cell_of(term: Term) -> Cell:
+    """Where the values of a term with one output stand."""
+    if term.op == "output":
+        (parent,) = term.args
+        return parent, parent.indicator.outputs.index(term.data)
+    return term, 0
+
+
+def cells_of(term: Term) -> tuple[Cell, ...]:
+    """All of them."""
+    if term.op == "indicator":
+        return tuple((term, k) for k in range(len(term.indicator.outputs)))
+    return (cell_of(term),)
+
+
+def looks_across(term: Term) -> bool:
+    """Whether it is itself a function across the market."""
+    return term.op == "function" and FUNCTIONS[term.data[0]].across

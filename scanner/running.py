@@ -1,0 +1,399 @@
+"""A program that runs: the state of every term for every symbol, opened over many bars, then advanced one at a time."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data.panel import NO_BAR
+from scanner.engines.base import Counts, Engine, Series, joint_span
+from scanner.engines.machine import Bar, Machine, Matrix, Step
+from scanner.evaluate import evaluate, pointwise
+from scanner.fields import FIELDS, Source
+from scanner.functions import rank_within
+from scanner.indicators.window import WINDOWS
+from scanner.program import UNDO, Cell, Program, cell_of, cells_of, looks_across
+from scanner.terms import Term
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+NEVER = np.iinfo(np.int64).max
+_KEEP = WINDOWS["prev"], {"n": 0}
+"""The kernel that writes a row into a ring, wherever each column stands: the value no bar ago."""
+
+
+class Bars(Protocol):
+    """The bars that a program runs over."""
+
+    def row(self, name: str) -> Array:
+        """(symbols,) a field at the newest bars; of symbols that have none among them, anything."""
+
+    @property
+    def source(self) -> Source:
+        """All bars so far."""
+
+
+class Gate:
+    """Where the indicators of the same inputs run: from the first bar at which all are finite to the first at which
+    one is not. A column's `begin` and `end` are bars, or NEVER."""
+
+    def __init__(self, inputs: tuple[Cell, ...], columns: int) -> None:
+        self.inputs = inputs
+        self.begin, self.end = np.full(columns, NEVER), np.full(columns, NEVER)
+        self.outputs: list[Matrix] = []
+        self.settle()
+
+    def settle(self) -> None:
+        """To be called whenever `begin` or `end` have changed."""
+        self.off = (self.begin == NEVER) | (self.end != NEVER)
+        self.all = not self.off.any()
+
+    def let(self, t: Counts, has: Mask, finite: Sequence[Mask | None]) -> Mask | None:
+        """The columns that run at this bar, None for all of `has`; `finite`: of each input, None for all of `has`."""
+        unknown = [mask for mask in finite if mask is not None]
+        if not unknown and (self.all or not (has & self.off).any()):
+            return None
+        known = np.logical_and.reduce(unknown) if unknown else np.ones(len(has), dtype=bool)
+        begins = has & known & (self.begin == NEVER)
+        ends = has & ~known & ~self.off
+        if begins.any() or ends.any():
+            self.begin[begins] = t[begins]
+            self.end[ends] = t[ends]
+            self.settle()
+            for output in self.outputs:
+                output[:, ends] = np.nan
+        runs: Mask = has & ~self.off
+        return runs
+
+
+class Running:
+    """The columns of a program, one a symbol, on a machine.
+
+    Each column counts its own bars in `t`; columns opened together stand at the same one. What a column holds is in
+    matrices whose last axis is the columns, so columns can be copied, put aside and put back alike.
+    """
+
+    def __init__(self, program: Program, bars: Bars, machine: Machine, engine: Engine) -> None:
+        """Open over all bars of `bars.source`. `engine` computes what has no kernel."""
+        self.program, self.machine, self.engine, self._bars = program, machine, engine, bars
+        packed = bars.source.packed
+        length, columns = packed.bar_ends.shape
+        self.t = np.full(columns, length - 1)
+        self.last = packed.bar_ends[-1].copy() if length else np.full(columns, NO_BAR)
+        """UTC ns: each symbol's newest bar end."""
+        self._has = np.zeros(columns, dtype=bool)
+        self._now: dict[Cell, Matrix] = {}
+        self._rings: dict[Cell, Matrix] = {}
+        self._states: dict[Term, Matrix] = {}
+        self._gates: dict[tuple[Cell, ...], Gate] = {}
+        self._gate_of: dict[Term, Gate | None] = {}
+        self._known: dict[Term, Any] = {}
+        self._finite: dict[Cell, Mask | None] = {}
+        self._open(bars.source)
+        self._copies = {term: machine.put(machine.get(state)) for term, state in self._states.items()}
+        self._copied = {term: self.t.copy() for term in self._states}
+        self._groups = [list(self._copies)[turn::UNDO] for turn in range(UNDO)]
+        self._turn = 0
+        self._keepers: list[Step] = []
+        self._steps: dict[Term, Step] = {}
+        self._work = [self._bind(term) for term in program.live]
+
+    # Opening
+
+    def _open(self, source: Source) -> None:
+        length, columns = source.packed.bar_ends.shape
+        need = self.program.need(length)
+        values: dict[Term, Any] = {}
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for term in self.program.order:
+                if term in need or term.op == "const":
+                    values[term] = self._opened(term, need.get(term, 1), values, source)
+                elif term.op == "field":
+                    values[term] = FIELDS[term.data].value(source, length)
+                elif term.op == "output" and term.args[0] in need:
+                    parent, k = cell_of(term)
+                    values[term] = values[parent][k]
+        for term in self.program.live:
+            found = values[term] if isinstance(values[term], tuple) else (values[term],)
+            for cell, value in zip(cells_of(term), found, strict=True):
+                self._settle(cell, value, length, columns)
+
+    def _opened(self, term: Term, need: int, values: Mapping[Term, Any], source: Source) -> Any:
+        """The last `need` rows of a live term, or of each of its outputs; of a kernel at least those of its ring."""
+        xp = self.machine.xp
+        if term.op == "const":
+            return np.float64(term.data)
+        if term.op == "field":
+            return self.machine.put(np.asarray(FIELDS[term.data].value(source, need), dtype=np.float64))
+        if term in self.program.kernels:
+            return self._batch(term, need, values, source)
+        if term.op == "indicator":
+            found: Any = evaluate({term: need}, source, self.engine)[term]
+            return tuple(map(self.machine.put, found)) if isinstance(found, tuple) else self.machine.put(found)
+        args = [value if np.ndim(value) == 0 else value[-need:] for value in (values[arg] for arg in term.args)]
+        if looks_across(term):
+            full = np.broadcast_to(self.machine.get(args[0]), (need, len(self.t)))
+            return self.machine.put(rank_within(full, source.ends(need)))
+        value = pointwise(term, args)
+        return value if np.ndim(value) else xp.asarray(value)
+
+    def _batch(self, term: Term, need: int, values: Mapping[Term, Any], source: Source) -> Any:
+        machine = self.machine
+        indicator, params = self.program.kernels[term]
+        assert indicator.kernel is not None
+        lengths, shape = source.packed.lengths, source.packed.bar_ends.shape
+        inputs = []
+        for arg in term.args:
+            value = values[arg]
+            inputs.append(value if np.ndim(value) else machine.put(np.full(shape, float(value))))
+        first, stop = joint_span(indicator, [Series(machine.get(matrix), lengths) for matrix in inputs])
+        state = machine.zeros(indicator.kernel.rows(params), shape[1])
+        self._states[term] = state
+        outputs = [machine.zeros(need, shape[1]) for _ in indicator.outputs]
+        if shape[0] and shape[1]:
+            machine.batch(indicator, params, first, stop, inputs, state, outputs)
+            state[:, first >= shape[0]] = 0.0
+            if need < shape[0] and shape[0] % need:  # they are rings, whose oldest row need not be the first
+                outputs = [machine.xp.roll(output, -(shape[0] % need), axis=0) for output in outputs]
+        self._gate_of[term] = None
+        if not indicator.kernel.total:
+            key = tuple(map(cell_of, term.args))
+            if key not in self._gates:
+                gate = self._gates[key] = Gate(key, shape[1])
+                gate.begin = np.where(first < shape[0], first, NEVER)
+                gate.end = np.where((stop < shape[0]) & (first < shape[0]), stop, NEVER)
+                gate.settle()
+            self._gate_of[term] = self._gates[key]
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _settle(self, cell: Cell, value: Any, length: int, columns: int) -> None:
+        """The rows of a cell as they stay: the newest, and the ring of those that kernels read."""
+        xp = self.machine.xp
+        self._now[cell] = now = self.machine.zeros(1, columns)
+        now[:] = np.nan if np.ndim(value) and len(value) == 0 else value if np.ndim(value) == 0 else value[-1]
+        if (rows := self.program.keep.get(cell, 1)) > 1:
+            self._rings[cell] = ring = self.machine.zeros(rows, columns)
+            ring[:] = np.nan
+            kept = min(rows, length)
+            if kept:
+                ring[xp.asarray(np.arange(length - kept, length) % rows)] = (
+                    value if np.ndim(value) == 0 else value[-kept:]
+                )
+
+    # One bar
+
+    def _bind(self, term: Term) -> Callable[[Bar], None]:
+        """What a bar does for a live term."""
+        cells = cells_of(term)
+        rings = [self._bound(_KEEP, [self._now[c]], None, [self._rings[c]]) for c in cells if c in self._rings]
+        self._keepers += rings
+        now = self._now[cells[0]]
+        if term not in self.program.kernels:
+
+            def compute(bar: Bar) -> None:
+                self._copyto(now[0], self._compute(term), self._has)
+                for ring in rings:
+                    ring(bar)
+
+            def read(bar: Bar) -> None:
+                self._copyto(now[0], self.machine.put(self._bars.row(term.data)), self._has)
+                for ring in rings:
+                    ring(bar)
+
+            return read if term.op == "field" else compute
+        indicator, params = self.program.kernels[term]
+        inputs = [self._rings[cell_of(arg)] for arg in term.args]
+        outputs = [self._now[cell] for cell in cells]
+        step = self._steps[term] = self._bound((indicator, params), inputs, self._states[term], outputs)
+        gate = self._gate_of[term]
+        if gate is None:
+
+            def free(bar: Bar) -> None:
+                step(bar)
+                for ring in rings:
+                    ring(bar)
+
+            return free
+        gate.outputs += outputs
+
+        def gated(bar: Bar) -> None:
+            step(self._through(gate, bar))
+            for ring in rings:
+                ring(bar)
+
+        return gated
+
+    def _bound(self, kernel: Any, inputs: Sequence[Matrix], state: Matrix | None, outputs: Sequence[Matrix]) -> Step:
+        indicator, params = kernel
+        if state is None:
+            state = self.machine.zeros(indicator.kernel.rows(params), len(self.t))
+        return self.machine.step(indicator, params, inputs, state, outputs)
+
+    def _through(self, gate: Gate, bar: Bar) -> Bar:
+        """The bar of the columns that a gate lets through; once a bar for all its indicators."""
+        known: Bar = self._through_known.get(id(gate))
+        if known is None:
+            mask = gate.let(self.t, self._has, [self._finiteness(cell) for cell in gate.inputs])
+            known = bar if mask is None else self.machine.bar(self.t, mask)
+            self._through_known[id(gate)] = known
+        return known
+
+    def _finiteness(self, cell: Cell) -> Mask | None:
+        """Whose newest values are finite; None: all that have a bar."""
+        if cell not in self._finite:
+            now = self._now[cell][0]
+            mask: Mask | None = None
+            if not math.isfinite(float(now.sum())):
+                mask = self.machine.get(np.isfinite(now))
+                if not (self._has & ~mask).any():
+                    mask = None
+            self._finite[cell] = mask
+        return self._finite[cell]
+
+    def advance(self, has: Mask, ends: Any, *, copy: bool = True) -> None:
+        """One more bar for the columns of `has`, whose bar ends are `ends`; its fields are read from `bars`."""
+        if copy:
+            self._copy(has)
+        self.t += has
+        np.copyto(self.last, ends, where=has)
+        self._has = has
+        self._known.clear()
+        self._finite.clear()
+        self._through_known: dict[int, Bar] = {}
+        bar = self.machine.bar(self.t, has)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for work in self._work:
+                work(bar)
+
+    def row(self, term: Term) -> Any:
+        """(symbols,) a term at each symbol's newest bar, on the machine; of several outputs a tuple of such.
+
+        Good until the next bar.
+        """
+        if term not in self._known:
+            cells = cells_of(term)
+            if cells[0] in self._now:
+                found = tuple(self._now[cell][0] for cell in cells)
+                self._known[term] = found if len(found) > 1 else found[0]
+            else:
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                    self._known[term] = self._compute(term)
+        return self._known[term]
+
+    def _compute(self, term: Term) -> Any:
+        if term.op == "const":
+            return np.float64(term.data)
+        if term.op == "field":
+            return self._bars.row(term.data)
+        if term.op == "indicator":
+            found: Any = evaluate({term: 1}, self._bars.source, self.engine)[term]
+            parts = [self.machine.put(part[-1]) for part in (found if isinstance(found, tuple) else (found,))]
+            return tuple(parts) if len(parts) > 1 else parts[0]
+        if term.op == "output":
+            parent, k = cell_of(term)
+            return self.row(parent)[k]
+        args = [self.row(arg) for arg in term.args]
+        if looks_across(term):
+            row = np.broadcast_to(self.machine.get(args[0]), self.last.shape)
+            return self.machine.put(rank_within(row[None], self.last[None])[0])
+        return pointwise(term, args)
+
+    def rows(self, term: Term, keep: int) -> Any:
+        """The last `keep` rows of a wanted term that does not look across the market, as `evaluate` gives them."""
+        cells = cells_of(term)
+        if term.op == "field":
+            return FIELDS[term.data].value(self._bars.source, keep)
+        if term.op == "const":
+            return np.float64(term.data)
+        if cells[0] in self._rings and cells[0][0] in self.program.kernels:
+            found = tuple(self._newest(self._rings[cell], keep) for cell in cells)
+            return found if len(found) > 1 else found[0]
+        if cells[0][0].op == "indicator" and cells[0][0] not in self.program.kernels:
+            return evaluate({term: keep}, self._bars.source, self.engine)[term]
+        args = [self.rows(arg, keep) for arg in term.args]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return pointwise(term, args)
+
+    def _newest(self, ring: Matrix, keep: int) -> Array:
+        rows = self.t - np.arange(keep - 1, -1, -1)[:, None]
+        return np.take_along_axis(self.machine.get(ring), rows % len(ring), axis=0)
+
+    # Bars undone, looked at, and opened anew
+
+    def _copy(self, has: Mask) -> None:
+        """Every state is copied once in UNDO bars, a few of them at each: as it is before the new bar."""
+        for term in self._groups[self._turn]:
+            self._copyto(self._copies[term], self._states[term], has)
+            np.copyto(self._copied[term], self.t, where=has)
+        self._turn = (self._turn + 1) % UNDO
+
+    def _copyto(self, to: Matrix, values: Matrix, mask: Mask) -> None:
+        if mask.all():
+            to[:] = values
+        else:
+            self.machine.xp.copyto(to, values, where=self.machine.put(mask))
+
+    def undoable(self, mask: Mask) -> Mask:
+        """Which of some columns can be put back to the bar before their newest."""
+        able = mask.copy()
+        for copied in self._copied.values():
+            able &= (copied < self.t) & (self.t - copied <= UNDO)
+        return able
+
+    def undo(self, mask: Mask) -> None:
+        """Put columns back to the bar before their newest, of which an advance must follow."""
+        before = self.t - mask
+        for term, state in self._states.items():
+            gate, copied = self._gate_of[term], self._copied[term]
+            self._copyto(state, self._copies[term], mask)
+            for ahead in range(1, int((before - copied)[mask].max(initial=0)) + 1):
+                t = copied + ahead
+                again = mask & (t <= before)
+                if gate is not None:
+                    again &= (t >= gate.begin) & (t < gate.end)
+                if again.any():
+                    self._steps[term](self.machine.bar(t, again))
+        for gate in self._gates.values():
+            gate.begin[mask & (gate.begin == self.t)] = NEVER
+            gate.end[mask & (gate.end == self.t)] = NEVER
+            gate.settle()
+            if (outside := mask & gate.off).any():
+                for output in gate.outputs:
+                    output[:, outside] = np.nan
+        self.t -= mask
+
+    def set_aside(self, mask: Mask, *, rings: bool) -> Callable[[], None]:
+        """Remember some columns; the function that is returned puts them back as they are now.
+
+        `rings`: theirs too, which no more than one bar beyond the newest, or in its place, makes unnecessary.
+        """
+        columns: Any = slice(None) if mask.all() else np.flatnonzero(mask)
+        matrices = self._matrices(rings)
+        kept = [matrix[..., columns].copy() for matrix in matrices]
+
+        def put_back() -> None:
+            for matrix, values in zip(matrices, kept, strict=True):
+                matrix[..., columns] = values
+            for gate in self._gates.values():
+                gate.settle()
+            bar = self.machine.bar(self.t, mask)
+            for keeper in self._keepers:
+                keeper(bar)
+            self._known.clear()
+
+        return put_back
+
+    def replace(self, columns: npt.NDArray[np.int64], other: Any) -> None:
+        """Columns of another opening of the same program take the place of these."""
+        for mine, theirs in zip(self._matrices(), other._matrices(), strict=True):
+            mine[..., columns] = theirs
+        for gate in self._gates.values():
+            gate.settle()
+        self._known.clear()
+
+    def _matrices(self, rings: bool = True) -> list[Matrix]:
+        gates = [side for gate in self._gates.values() for side in (gate.begin, gate.end)]
+        copies = [*self._copies.values(), *self._copied.values(), *self._rings.values()] if rings else []
+        return [self.t, self.last, *gates, *self._states.values(), *self._now.values(), *copies]
