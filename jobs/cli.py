@@ -19,6 +19,7 @@ COMMANDS = {
     "watch": ("jobs.commands.watch", "Watch signals live, as a subscriber of /ws/signals."),
     "warm": ("jobs.commands.warm", "Compile the kernels of all indicators for this machine, once."),
     "doctor": ("jobs.commands.doctor", "Check this machine, and say what to do about what it lacks."),
+    "benchmark": ("jobs.commands.benchmark", "Measure every engine on the same work, side by side."),
 }
 """Name -> (module whose `command` it is, one line of help)."""
 
