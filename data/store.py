@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,10 @@ ADJUSTMENTS = ("qfq", "hfq")
 _NAME = re.compile(r"^(\d{8}T\d{6})-(\d{8}T\d{6})-(c?)([0-9a-f]{12})\.parquet$")
 
 
+ReadFile = Callable[[Path, Sequence[str]], pa.Table]
+"""Columns of a Parquet file of bars, in the types of STORED."""
+
+
 @dataclass(frozen=True, order=True)
 class BarFile:
     """One file of bars: the bar ends it spans (UTC ns, both included) and whether it is a compacted one."""
@@ -53,10 +57,11 @@ class BarStore:
     Errors: StoreOriginError where the folder holds another market; StoreError where a file is damaged.
     """
 
-    def __init__(self, root: Path | str, *, origin: str | None = None) -> None:
+    def __init__(self, root: Path | str, *, origin: str | None = None, read: ReadFile | None = None) -> None:
         """Open the store at `root`, making it where there is none. `origin`: the market it must hold (`market`, `sim`);
-        None takes what is there and makes nothing."""
+        None takes what is there and makes nothing. `read`: what reads its files for `table` in place of pyarrow."""
         self.root = Path(root)
+        self._read_file = read or read_file
         about = self.root / "store.json"
         if about.exists():
             try:
@@ -157,7 +162,7 @@ class BarStore:
                 if (after is None or file.last > after) and (upto is None or file.first <= upto)
             ]
             try:
-                return _read(files, after, upto, known_by, symbols, columns)
+                return _read(files, after, upto, known_by, symbols, columns, self._read_file)
             except FileNotFoundError:
                 continue  # compacted between the listing and the reading: list again
         raise StoreError(f"files of {self._folder(frame, adjusted)} vanish while they are read")
@@ -188,7 +193,7 @@ class BarStore:
         for group in _by_month(kept):
             if len(group) < 2:
                 continue
-            table = _sorted(_read(group, None, None, None, None, None).select(STORED.names))
+            table = _sorted(_read(group, None, None, None, None, None, read_file).select(STORED.names))
             replaced = {name for file in group for name in (file.path.name, *_replaces(file.path))}
             table = table.replace_schema_metadata({b"replaces": json.dumps(sorted(replaced)).encode()})
             self._write(table, folder, _digest(table), compacted=True)
@@ -255,6 +260,12 @@ class BarStore:
         return path
 
 
+def read_file(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of a Parquet file. Raises FileNotFoundError, or what pyarrow says of a damaged one."""
+    # Without checksums three in four flipped bytes read as other numbers; with them it takes no longer.
+    return pq.ParquetFile(path, page_checksum_verification=True).read(columns=list(columns))
+
+
 def _read(
     files: Sequence[BarFile],
     after: int | None,
@@ -262,6 +273,7 @@ def _read(
     known_by: int | None,
     symbols: Sequence[str] | None,
     columns: Iterable[str] | None,
+    read_columns: ReadFile,
 ) -> pa.Table:
     """The rows of `files` within the bounds."""
     names = STORED.names if columns is None else list(columns)
@@ -276,8 +288,7 @@ def _read(
         }
         read = dict.fromkeys([*names, *(name for name, bound in bounds.items() if bound != (None, None))])
         try:
-            # Without checksums three in four flipped bytes read as other numbers; with them it takes no longer.
-            table = pq.ParquetFile(file.path, page_checksum_verification=True).read(columns=list(read))
+            table = read_columns(file.path, list(read))
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError) as error:

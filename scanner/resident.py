@@ -15,6 +15,7 @@ from data.calendar import local_day
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
 from data.store import BarStore
 from scanner.engines.base import choose
+from scanner.engines.parquet import reader
 from scanner.scan import Plan, ShardAnswer, scan_shard
 
 Names = dict[str, tuple[str, str]]
@@ -197,7 +198,7 @@ def _names_of(task: ShardTask) -> Names:
 
 def _read(task: ShardTask) -> Resident:
     """The bars as the store has them, and those of the batch, which it may not have yet."""
-    store = BarStore(task.root)
+    store = BarStore(task.root, read=reader(task.engine))
     table = store.table(
         task.frame,
         after=task.origin - 1,
