@@ -176,7 +176,10 @@ def work(name: str, params: Mapping[str, Any], bars: Mapping[str, Sequence[float
 
 
 def market() -> dict[str, list[float]]:
-    """280 bars: moving, flat, moving, limit-up boards of one price, flat without volume, moving. Prices in cents."""
+    """280 bars: moving, flat, moving, limit-up boards of one price, flat without volume, moving.
+
+    Prices in whole cents; of the moving bars some have no volume.
+    """
     seed = 20261122
     close, bars = 1234, []
 
@@ -190,7 +193,15 @@ def market() -> dict[str, list[float]]:
         for _ in range(n):
             start = close + draw(21) - 10
             close = max(start + draw(61) - 30, 100)
-            bars.append((start, max(start, close) + draw(15), min(start, close) - draw(15), close, 100 * draw(9000)))
+            bars.append(
+                (
+                    start,
+                    max(start, close) + draw(15),
+                    min(start, close) - draw(15),
+                    close,
+                    100 * draw(9000) * (draw(9) > 0),
+                )
+            )
 
     moving(50)
     bars.extend((close, close, close, close, 100 + 700 * draw(50)) for _ in range(90))

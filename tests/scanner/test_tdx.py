@@ -44,10 +44,11 @@ def altered(indicator: Indicator) -> tuple[Any, ...]:
 
 
 def computed(indicator: Indicator, args: tuple[Any, ...], bars: Any, engine: str) -> dict[str, np.ndarray]:
-    inputs = [np.array([bars[name]], dtype=np.float64) for name in indicator.inputs]
-    length = np.array([inputs[0].shape[1]])
+    """Output -> its values; the symbol is listed some days after the panel begins."""
+    inputs = [np.array([[np.nan] * 3 + list(bars[name])]) for name in indicator.inputs]
+    length = np.array([inputs[0].shape[1] - 3])
     got = by_symbol(choose(engine)[0], indicator, indicator.bind(*args), inputs, length)
-    return dict(zip(indicator.outputs, [values[0] for values in got], strict=True))
+    return dict(zip(indicator.outputs, [values[0, 3:] for values in got], strict=True))
 
 
 @functools.cache
