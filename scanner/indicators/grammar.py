@@ -6,6 +6,7 @@ functions called from columns, which take and return numbers.
 """
 
 import ast
+import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Sequence
@@ -40,14 +41,11 @@ def parts(kernel: Callable[..., Any]) -> dict[str, object]:
 
 
 def _visit(function: Any, found: dict[str, object]) -> None:
-    tree = parsed(function)
     if function.__closure__:
-        raise _error(function, tree, f"{function.__name__} uses names of a function around it")
-    local = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    local |= {arg.arg for arg in tree.args.args}
-    for name, node in _names(tree).items():
+        raise _error(function, parsed(function), f"{function.__name__} uses names of a function around it")
+    for name, node in _names(function):
         value = function.__globals__.get(name)
-        if name in local or name in (*_CALLS, *_CALLS_OF_ROWS, "range") or isinstance(value, ModuleType):
+        if isinstance(value, ModuleType):
             continue
         if value is function:
             raise _error(function, node, f"{name} calls itself")
@@ -63,29 +61,41 @@ def _visit(function: Any, found: dict[str, object]) -> None:
         else:
             raise _error(function, node, f"{name} is no function and no number of ours")
     if found.setdefault(function.__name__, function) is not function:
-        raise _error(function, tree, f"{function.__name__} is the name of another function that it calls")
+        raise _error(function, parsed(function), f"{function.__name__} is the name of another function that it calls")
 
 
-def _names(tree: ast.FunctionDef) -> dict[str, ast.Name]:
-    """Each name of its body, where it stands first."""
+@functools.cache
+def _names(function: Callable[..., Any]) -> list[tuple[str, ast.Name]]:
+    """Each name of a function's body that is none of its own, where it stands first."""
+    tree = parsed(function)
     names = [node for statement in tree.body for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    names.sort(key=lambda node: (node.lineno, node.col_offset))
+    own = {arg.arg for arg in tree.args.args} | {n.id for n in names if isinstance(n.ctx, ast.Store)}
     found: dict[str, ast.Name] = {}
-    for node in sorted(names, key=lambda node: (node.lineno, node.col_offset)):
-        found.setdefault(node.id, node)
-    return found
+    for node in names:
+        if node.id not in own and node.id not in (*_CALLS, *_CALLS_OF_ROWS, "range"):
+            found.setdefault(node.id, node)
+    return list(found.items())
 
 
 def parsed(function: Callable[..., Any]) -> ast.FunctionDef:
     """A function's own definition, with the line numbers of its file; raises KernelError where it has no source."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError) as error:
-        raise KernelError(f"the source of the kernel {function!r} cannot be read: {error}") from error
-    tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    text, first = source(function)
+    tree = ast.parse(text).body[0]
     ast.increment_lineno(tree, first - 1)
     if not isinstance(tree, ast.FunctionDef):
         raise KernelError(f"{inspect.getsourcefile(function)}:{first}: a kernel is a function, written with def")
     return tree
+
+
+@functools.cache
+def source(function: Callable[..., Any]) -> tuple[str, int]:
+    """The text of a function's definition, and its first line in its file; raises KernelError where there is none."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+    except (OSError, TypeError) as error:
+        raise KernelError(f"the source of the kernel {function!r} cannot be read: {error}") from error
+    return textwrap.dedent("".join(lines)), first
 
 
 def check(kernel: Callable[..., Any]) -> None:
