@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from data.errors import ExpressionError
 from data.panel import Floats, Panel
-from scanner.engines.base import Engine, Series, choose
+from scanner.engines.base import Call, Engine, Series, choose, run_all
 from scanner.engines.report import watched
 from scanner.fields import FIELDS, Source, tail
 from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
@@ -62,8 +62,12 @@ def evaluate(
     values: dict[Term, Any] = dict(known)
     inputs: dict[Term, Series] = {}
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for term, keep in need.items():
-            values[term] = _value(term, keep, values, source, engine, inputs)
+        for indicators, others in _waves(need):
+            calls = [_call(term, need[term], values, source, inputs) for term in indicators]
+            for term, outputs in zip(indicators, run_all(engine, calls), strict=True):
+                values[term] = outputs if len(outputs) > 1 else outputs[0]
+            for term in others:
+                values[term] = _value(term, need[term], values, source)
     return {term: _last(values[term], min(keep, source.length)) for term, keep in terms.items()}
 
 
@@ -79,21 +83,31 @@ def _series(value: Any, source: Source) -> Series:
     return Series(tail(value, source.length) if np.ndim(value) else np.full(shape, value), source.packed.lengths)
 
 
-def _value(
-    term: Term, keep: int, values: Mapping[Term, Any], source: Source, engine: Engine, inputs: dict[Term, Series]
-) -> Any:
+def _waves(terms: Iterable[Term]) -> list[tuple[list[Term], list[Term]]]:
+    """Terms in the order to compute -> (indicators that can be computed together, what follows from them), in turn."""
+    waves: list[tuple[list[Term], list[Term]]] = [([], [])]
+    number: dict[Term, int] = {}
+    for term in terms:
+        number[term] = max((number.get(arg, 0) for arg in term.args), default=0) + (term.op == "indicator")
+        if number[term] == len(waves):
+            waves.append(([], []))
+        waves[number[term]][term.op != "indicator"].append(term)
+    return waves
+
+
+def _call(term: Term, keep: int, values: Mapping[Term, Any], source: Source, inputs: dict[Term, Series]) -> Call:
+    for arg in term.args:
+        if arg not in inputs:
+            inputs[arg] = _series(values[arg], source)
+    return Call(term.indicator, term.parameters, [inputs[arg] for arg in term.args], keep)
+
+
+def _value(term: Term, keep: int, values: Mapping[Term, Any], source: Source) -> Any:
     match term.op:
         case "const":
             return np.float64(term.data)
         case "field":
             return FIELDS[term.data].value(source, keep)
-        case "indicator":
-            for arg in term.args:
-                if arg not in inputs:
-                    inputs[arg] = _series(values[arg], source)
-            series = [inputs[arg] for arg in term.args]
-            outputs = engine.run(term.indicator, term.parameters, series, keep=keep)
-            return outputs if len(outputs) > 1 else outputs[0]
         case "output":
             (parent,) = term.args
             return tail(values[parent][parent.indicator.outputs.index(term.data)], keep)

@@ -3,8 +3,9 @@
 import functools
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,31 @@ class Engine(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of `Engine.run`."""
+
+    indicator: Indicator
+    params: Mapping[str, float]
+    inputs: Sequence[Series]
+    keep: int | None = None
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """An engine for which several indicators together are less work than one after the other."""
+
+    def run_all(self, calls: Sequence[Call]) -> list[tuple[Floats, ...]]:
+        """What `Engine.run` gives for each call; all series have one shape."""
+
+
+def run_all(engine: Engine, calls: Sequence[Call]) -> list[tuple[Floats, ...]]:
+    """What `engine.run` gives for each call; all series have one shape."""
+    if isinstance(engine, Batching):
+        return engine.run_all(calls)
+    return [engine.run(call.indicator, call.params, call.inputs, keep=call.keep) for call in calls]
+
+
 def by_symbol(
     engine: Engine,
     indicator: Indicator,
@@ -139,11 +165,16 @@ def load(name: str) -> Engine:
     return cast(Engine, importlib.import_module(ENGINES[name]).engine)
 
 
-def joint_span(indicator: Indicator, inputs: Sequence[Series]) -> tuple[Counts, Counts]:
-    """(symbols,) first and stop of all inputs together; raises ValueError where they are not as many as declared."""
+def check_inputs(indicator: Indicator, inputs: Sequence[Series]) -> None:
+    """Raises ValueError where they are not as many as declared."""
     if len(inputs) != len(indicator.inputs):
         wanted = ", ".join(indicator.inputs)
         raise ValueError(f"{indicator.name} takes {len(indicator.inputs)} inputs ({wanted}); got {len(inputs)}")
+
+
+def joint_span(indicator: Indicator, inputs: Sequence[Series]) -> tuple[Counts, Counts]:
+    """(symbols,) first and stop of all inputs together; raises ValueError where they are not as many as declared."""
+    check_inputs(indicator, inputs)
     if indicator.kernel is not None and indicator.kernel.total:
         bars = inputs[0].bars
         return bars - inputs[0].lengths, np.full(len(inputs[0].lengths), bars)

@@ -31,43 +31,111 @@ except ImportError as error:
 BLOCK = 256
 """Columns that are taken through all bars together: their state and newest rows stay in the cache of a core."""
 
-_MODULE = '''"""Generated: one row kernel and the loop that drives it."""
-
-from __future__ import annotations
-
+_COMMON = '''
 import math
 
+from llvmlite import ir
 from numba import float64, int64, njit, types
+from numba.extending import intrinsic
 
+LANES = 64 // {size}
 matrix = float64[:, ::1]
 given = types.Array(float64, 2, "C", readonly=True)
 places = types.Array(int64, 1, "C", readonly=True)
 
 
+def copier(lanes, align, streamed):
+    """An intrinsic (to, source): copies numbers between two addresses."""
+
+    @intrinsic
+    def copy(typing, to, source):
+        def generate(context, builder, signature, arguments):
+            wide, narrow = ir.VectorType(ir.DoubleType(), lanes), ir.VectorType(ir.{ir}(), lanes)
+            values = builder.load(builder.inttoptr(arguments[1], wide.as_pointer()), align=8)
+            if wide != narrow:
+                values = builder.fptrunc(values, narrow)
+            store = builder.store(values, builder.inttoptr(arguments[0], narrow.as_pointer()), align=align)
+            if streamed:
+                store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp), generate
+
+    return copy
+
+
+one, line = copier(1, {size}, False), copier(LANES, 64, True)
+
+
+@intrinsic
+def settle(typing):
+    """What was streamed before is there for every thread after."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def put(source, to, n):
+    """Copy n numbers past the caches: memory is not read before, as it would be otherwise."""
+    while n > 0 and to % 64 != 0:
+        one(to, source)
+        to, source, n = to + {size}, source + 8, n - 1
+    while n >= LANES:
+        line(to, source)
+        to, source, n = to + 64, source + 8 * LANES, n - LANES
+    while n > 0:
+        one(to, source)
+        to, source, n = to + {size}, source + 8, n - 1
+'''
+
+_MODULE = '''"""Generated: one row kernel and the loop that drives it."""
+
+from __future__ import annotations
+{common}
+
 {sources}
-@njit({signature}, nogil=True, cache=True, error_model="numpy")
-def drive(j0, j1, first, stop, {arguments}):
-    bars, keep = len({input}), len({output})
+@njit({signature}, nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
+def drive(j0, j1, first, stop, {inputs}, state, out, outs, keep, pitch, {results}, {params}):
+    bars, rows, columns = len({input}), len(state), out.shape[1]
+    {outputs}
     for left in range(j0, j1, {block}):
         right = min(j1, left + {block})
-        t = bars
+        begin, whole, end = bars, 0, bars
         for j in range(left, right):
-            t = min(t, first[j])
+            begin, whole, end = min(begin, first[j]), max(whole, first[j]), min(end, stop[j])
+        for k in range({n}):
+            for j in range(left, right):
+                out[k, j] = math.nan
+        for t in range(bars - keep, begin):
+            {store}
+        t = begin
         while t < bars:
             ahead = bars
             for j in range(left, right):
                 if first[j] == t:
-                    state[:, j] = 0.0
+                    for k in range(rows):
+                        state[k, j] = 0.0
                 elif first[j] > t:
                     ahead = min(ahead, first[j])
             for bar in range(t, ahead):
-                {kernel}(bar, left, right, {arguments})
+                {kernel}(bar, left, right, {inputs}, state, {tiles}, {params})
+                if bar >= bars - keep:
+                    if bar < whole or bar >= end:
+                        for k in range({n}):
+                            for j in range(left, right):
+                                value = out[k, j]
+                                out[k, j] = value if (bar >= first[j]) & (bar < stop[j]) else math.nan
+                    {store_bar}
             t = ahead
         for j in range(left, right):
-            for bar in range(bars - keep, first[j]):
-                {blank}
-            for bar in range(max(stop[j], bars - keep), bars):
-                {blank}
+            if first[j] == bars:
+                for k in range(rows):
+                    state[k, j] = 0.0
+    settle()
 '''
 
 
@@ -85,21 +153,79 @@ runs = int64[:, ::1]
 
 
 {sources}
-@njit(types.void(runs, {types}), nogil=True, cache=True, error_model="numpy")
+@njit(types.void(runs, {types}), nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 def step(runs, {arguments}):
     for run in range(len(runs)):
         {kernel}(runs[run, 0], runs[run, 1], runs[run, 2], {arguments})
 '''
 
 
+_LOAD = '''"""Generated: a block of columns in a matrix of its own, and between which bars they are finite."""
+
+from numba import float64, int64, njit, types
+
+given = types.Array(float64, 2, "C", readonly=True)
+
+
+@njit(int64(given, int64, int64, float64[:, ::1], int64[::1], int64[::1]), nogil=True, cache=True)
+def load(matrix, left, right, tile, first, stop):
+    bars, n, clean = len(matrix), right - left, True
+    for j in range(n):
+        stop[j] = bars
+    late = 0
+    for j in range(n):
+        late = max(late, first[j])
+    for t in range(bars):
+        for j in range(n):
+            tile[t, j] = matrix[t, left + j]
+        if t >= late:
+            for j in range(n):
+                value = tile[t, j]
+                clean &= value - value == 0.0
+    for t in range(late):
+        for j in range(n):
+            value = tile[t, j]
+            clean &= (value - value == 0.0) | (t < first[j])
+    if clean:
+        return 0
+    for j in range(n):
+        stop[j] = -1 - first[j]
+    for t in range(bars):
+        for j in range(n):
+            value = tile[t, j]
+            finite = value - value == 0.0
+            # Below zero: not begun, and its first bar; then the number of bars; then where it broke.
+            begins = (stop[j] < 0) & finite & (t >= -1 - stop[j])
+            breaks = (stop[j] == bars) & ~finite
+            first[j] = t if begins else first[j]
+            stop[j] = bars if begins else (t if breaks else stop[j])
+    for j in range(n):
+        if stop[j] < 0:
+            first[j], stop[j] = bars, bars
+    return 1
+'''
+
+
 @functools.cache
 def compiled(indicator: Indicator) -> Any:
-    """drive(j0, j1, first, stop, inputs, state, outputs, parameters): all bars of the columns [j0, j1).
+    """drive(j0, j1, first, stop, inputs, state, out, outs, keep, pitch, results, parameters): all bars of [j0, j1).
 
-    Matrices are C-contiguous float64 (bars, symbols); outputs may have fewer rows, and are then rings of the last bars.
-    Outputs are NaN outside [first, stop) of each column.
+    `first`, `stop`: (columns,); inputs (bars, columns), state (rows, columns), and `out` (outputs, columns), whose rows
+    the kernel fills bar by bar, `outs` being its address: C-contiguous float64. Results, one an output, are addresses
+    of column 0 of C-contiguous matrices of `keep` rows, the last bars' as a ring, and `pitch` columns. They are NaN
+    outside [first, stop) of each column, and the state of a column without bars is zero.
     """
-    return _module(home(indicator, source(indicator))).drive
+    return _module(home(indicator.name, source(indicator))).drive
+
+
+@functools.cache
+def loader() -> Any:
+    """load(matrix, left, right, tile, first, stop): columns [left, right) of a matrix -> the tile's first columns.
+
+    `first`: (columns,) each column's first bar; on return the first one at which it is finite, and `stop` the first
+    later one at which it is not. Returns 0 where that is what `first` said and there is none, else 1.
+    """
+    return _module(home("load", _LOAD)).load
 
 
 @functools.cache
@@ -109,7 +235,7 @@ def stepping(indicator: Indicator) -> Any:
     `runs`: int64 (runs, 3), each the bar t and the columns [j0, j1) that stand at it. A module of its own: who computes
     no streams need not compile it.
     """
-    return _module(home(indicator, step_source(indicator))).step
+    return _module(home(indicator.name, step_source(indicator))).step
 
 
 def source(indicator: Indicator) -> str:
@@ -117,17 +243,34 @@ def source(indicator: Indicator) -> str:
     assert indicator.kernel is not None
     inputs = [f"i{k}" for k in range(len(indicator.inputs))]
     outputs = [f"o{k}" for k in range(len(indicator.outputs))]
+    results = [f"r{k}" for k in range(len(indicator.outputs))]
     params = [f"p{k}" for k in range(len(indicator.params))]
     kinds = ["int64" if param.kind is int else "float64" for param in indicator.params]
-    types = ["int64", "int64", "places", "places", *["given"] * len(inputs), *["matrix"] * (1 + len(outputs)), *kinds]
+    types = ["int64"] * 2 + ["places"] * 2 + ["given"] * len(inputs) + ["matrix"] * 2
+    types += ["int64"] * (3 + len(results)) + kinds
+    size = 8
+
+    def store(t: str) -> str:
+        where = f"{size} * ({t} % keep * pitch + left)"
+        return "; ".join(
+            f"put(outs + 8 * ({k} * columns + left), {result} + {where}, right - left)"
+            for k, result in enumerate(results)
+        )
+
     return _MODULE.format(
+        common=_COMMON.format(size=size, ir="DoubleType"),
         sources="\n\n".join(_sources(indicator.kernel.advance, {})),
-        signature=f"(types.void({', '.join(types)}))",
+        signature=f"types.void({', '.join(types)})",
         kernel=indicator.kernel.advance.__name__,
-        arguments=", ".join([*inputs, "state", *outputs, *params]),
-        blank="; ".join(f"{name}[bar % keep, j] = math.nan" for name in outputs),
+        outputs="; ".join(f"{name} = out[{k} : {k + 1}]" for k, name in enumerate(outputs)),
+        store=store("t"),
+        store_bar=store("bar"),
+        inputs=", ".join(inputs),
+        tiles=", ".join(outputs),
+        results=", ".join(results),
+        params=", ".join(params),
         input=inputs[0],
-        output=outputs[0],
+        n=len(outputs),
         block=BLOCK,
     )
 
@@ -159,7 +302,7 @@ def _sources(function: Callable[..., Any], seen: dict[str, object]) -> Iterator[
             yield from _sources(value, seen)
         elif isinstance(value, int | float):
             yield f"{name} = {value!r}\n"
-    yield f'@njit(error_model="numpy")\n{inspect.getsource(function)}'
+    yield f'@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)\n{inspect.getsource(function)}'
 
 
 def _module(folder: Path) -> Any:
@@ -173,8 +316,8 @@ def _module(folder: Path) -> Any:
 
 
 @functools.cache
-def home(indicator: Indicator, text: str) -> Path:
-    """The folder of a module of an indicator's, which is written there: in the first cache folder that can be.
+def home(name: str, text: str) -> Path:
+    """The folder of a generated module, which is written there: in the first cache folder that can be.
 
     Its name is that of the text, of numba and of the CPU: where any of them differs, bits may.
     """
@@ -183,7 +326,7 @@ def home(indicator: Indicator, text: str) -> Path:
     digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:16]
     refused = []
     for folder in folders():
-        path = folder / f"{indicator.name.lower()}_{digest}" / "kernel.py"
+        path = folder / f"{name.lower()}_{digest}" / "kernel.py"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:

@@ -94,8 +94,12 @@ class CpuMachine:
         state: Floats,
         outputs: Sequence[Floats],
     ) -> None:
-        drive = self._compiling.compiled(indicator)
-        drive(0, state.shape[1], first, stop, *inputs, state, *outputs, *_values(indicator, params))
+        out = np.empty((len(outputs), state.shape[1]))
+        self._compiling.compiled(indicator)(
+            *(0, state.shape[1], first, stop, *inputs, state, out, out.ctypes.data, *outputs[0].shape),
+            *(output.ctypes.data for output in outputs),
+            *_values(indicator, params),
+        )
 
     def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Runs of columns that have a bar and stand at the same t: (runs, 3) of t, first and last + 1."""

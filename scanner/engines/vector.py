@@ -2,33 +2,36 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 
 from data.panel import Floats
-from scanner.engines.base import Engine, Series, joint_span, load
-from scanner.engines.compiling import BLOCK, compiled
+from scanner.engines.base import Call, Counts, Engine, Series, check_inputs, load, spans
+from scanner.engines.buffers import Buffers
+from scanner.engines.compiling import BLOCK, compiled, loader
 from scanner.engines.verdict import refusal
 from scanner.indicators.spec import Indicator
 
 LARGE = 1 << 17
 """Bars times symbols from which on more than one thread pays."""
+_PITCH = BLOCK + 8
+"""Columns of the matrices of a block: rows a power of two apart would contend for the same places of a cache."""
 
 
 class VectorEngine:
     """Row kernels over blocks of symbols, on `threads` threads at most (0: as many as there are cores).
 
-    In a task of a Dask worker it is one thread, since the workers share the cores.
+    In a task of a Dask worker it is one thread, since the workers share the cores. Holds memory for its results.
     """
 
     name = "vector"
 
     def __init__(self, threads: int = 0) -> None:
         self.threads = threads or _cores()
+        self._buffers = Buffers()
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -47,9 +50,16 @@ class VectorEngine:
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
         """As `Engine.run`; what has no kernel, or none that can be compiled here, is computed by the engine `talib`."""
-        if indicator.kernel is None or refusal(indicator, self.by_kernel):
-            return self._talib.run(indicator, params, inputs, keep=keep)
-        return self.by_kernel(indicator, params, inputs, keep=keep)
+        return self.run_all([Call(indicator, params, inputs, keep)])[0]
+
+    def run_all(self, calls: Sequence[Call]) -> list[tuple[Floats, ...]]:
+        """As `Batching.run_all`: a thread takes a block of symbols through all kernels, reading it from memory once."""
+        compiled = [call.indicator.kernel is not None and not refusal(call.indicator, self.by_kernel) for call in calls]
+        results = iter(self._by_kernels([call for call, chosen in zip(calls, compiled, strict=True) if chosen]))
+        return [
+            next(results) if chosen else self._talib.run(call.indicator, call.params, call.inputs, keep=call.keep)
+            for call, chosen in zip(calls, compiled, strict=True)
+        ]
 
     def by_kernel(
         self,
@@ -60,28 +70,101 @@ class VectorEngine:
         keep: int | None = None,
     ) -> tuple[Floats, ...]:
         """As `Engine.run`, by the compiled kernel, whatever bits it gives."""
-        assert indicator.kernel is not None
-        first, stop = joint_span(indicator, inputs)
-        matrices = [series.by_bar for series in inputs]
-        bars, n_symbols = matrices[0].shape
-        width = bars if keep is None else min(keep, bars)
-        outputs = [np.empty((width, n_symbols)) for _ in indicator.outputs]
-        if width == 0 or n_symbols == 0:
-            return tuple(outputs)
-        state = np.zeros((indicator.kernel.rows(params), n_symbols))
-        drive = compiled(indicator)
-        arguments = (first, stop, *matrices, state, *outputs, *(params[param.name] for param in indicator.params))
-        threads = 1 if matrices[0].size < LARGE or _in_dask_task() else self.threads
-        blocks = -(-n_symbols // BLOCK)
-        if threads == 1:
-            drive(0, n_symbols, *arguments)
-        else:
-            edges = [min(n_symbols, BLOCK * (blocks * k // threads)) for k in range(threads + 1)]
-            for part in [self._pool.submit(drive, a, b, *arguments) for a, b in pairwise(edges)]:
-                part.result()
-        # The outputs are rings, whose oldest row need not be the first.
-        oldest = bars % width
-        return tuple(np.roll(output, -oldest, axis=0) if oldest else output for output in outputs)
+        return self._by_kernels([Call(indicator, params, inputs, keep)])[0]
+
+    def _by_kernels(self, calls: Sequence[Call]) -> list[tuple[Floats, ...]]:
+        self._buffers.begin()
+        plan = _Plan(calls, self._buffers)
+        if plan.n_symbols and plan.bars:
+            size = plan.bars * plan.n_symbols * len(calls)
+            threads = 1 if size < LARGE or _in_dask_task() else min(self.threads, -(-plan.n_symbols // BLOCK))
+            blocks = iter(range(0, plan.n_symbols, BLOCK))
+            others = [self._pool.submit(plan.run, blocks, self._buffers) for _ in range(threads - 1)]
+            try:
+                plan.run(blocks, self._buffers)
+            finally:
+                for other in others:
+                    other.result()
+        return plan.results()
+
+
+class _Plan:
+    """Calls made ready: what every block of columns goes through."""
+
+    def __init__(self, calls: Sequence[Call], buffers: Buffers) -> None:
+        for call in calls:
+            check_inputs(call.indicator, call.inputs)
+        series = {id(one): one for call in calls for one in call.inputs}
+        places = {key: k for k, key in enumerate(series)}
+        self._matrices = [one.by_bar for one in series.values()]
+        self.bars, self.n_symbols = self._matrices[0].shape if series else (0, 0)
+        self._lengths = next(iter(series.values())).lengths if series else np.empty(0, dtype=np.int64)
+        self._outputs = []
+        self._steps = []
+        self._rows, self._width = 0, 0
+        for call in calls:
+            kernel = call.indicator.kernel
+            assert kernel is not None
+            keep = self.bars if call.keep is None else min(call.keep, self.bars)
+            outputs = [buffers.empty(keep, self.n_symbols) for _ in call.indicator.outputs]
+            self._outputs.append(outputs)
+            if keep:
+                rows = kernel.rows(call.params)
+                self._rows, self._width = max(self._rows, rows), max(self._width, len(outputs))
+                values = [call.params[param.name] for param in call.indicator.params]
+                inputs = tuple(places[id(one)] for one in call.inputs)
+                addresses = [output.ctypes.data for output in outputs]
+                self._steps.append((compiled(call.indicator), inputs, kernel.total, rows, keep, addresses, values))
+
+    def run(self, blocks: Iterable[int], buffers: Buffers) -> None:
+        """Take the blocks that no other thread takes, one by one, through all calls."""
+        read = loader()
+        whole = buffers.empty(len(self._matrices) * self.bars, _PITCH)
+        tiles = [whole[k * self.bars : (k + 1) * self.bars] for k in range(len(self._matrices))]
+        state, out = np.empty((self._rows, _PITCH)), np.empty((self._width, _PITCH))
+        outs = out.ctypes.data
+        first, stop = np.empty((2, len(tiles), BLOCK), dtype=np.int64)
+        for left in blocks:
+            n = min(BLOCK, self.n_symbols - left)
+            right = left + n
+            listed = self.bars - self._lengths[left:right]
+            ended = np.full(n, self.bars)
+            odd = []
+            for k, (matrix, tile) in enumerate(zip(self._matrices, tiles, strict=True)):
+                first[k, :n] = listed
+                odd.append(read(matrix, left, right, tile, first[k], stop[k]))
+            known: dict[tuple[int, ...], tuple[Counts, Counts]] = {}
+            for drive, inputs, total, rows, keep, addresses, values in self._steps:
+                span = (listed, ended)
+                if not total and any(odd[k] for k in inputs):
+                    if inputs not in known:
+                        known[inputs] = _joint(inputs, first, stop, tiles, self._lengths[left:right])
+                    span = known[inputs]
+                drive(
+                    *(0, n, *span, *(tiles[k] for k in inputs), state[:rows], out, outs, keep, self.n_symbols),
+                    *(address + 8 * left for address in addresses),
+                    *values,
+                )
+
+    def results(self) -> list[tuple[Floats, ...]]:
+        """Call by call, the oldest row first: while they are computed they are rings."""
+        return [tuple(_unrolled(output, self.bars) for output in outputs) for outputs in self._outputs]
+
+
+def _unrolled(ring: Floats, bars: int) -> Floats:
+    oldest = bars % len(ring) if len(ring) else 0
+    return np.roll(ring, -oldest, axis=0) if oldest else ring
+
+
+def _joint(
+    inputs: tuple[int, ...], first: Counts, stop: Counts, tiles: Sequence[Floats], lengths: Counts
+) -> tuple[Counts, Counts]:
+    """(columns,) first and stop of some series of a block together."""
+    n, bars = len(lengths), len(tiles[0])
+    chosen = list(inputs)
+    if (stop[chosen, :n] == bars).all():
+        return first[chosen, :n].max(axis=0), stop[chosen[0], :n]
+    return spans([tiles[k][:, :n] for k in inputs], lengths)
 
 
 def _cores() -> int:

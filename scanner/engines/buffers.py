@@ -1,0 +1,65 @@
+"""Memory for results that is used again: a page that the system hands out fresh costs more than filling it."""
+
+import threading
+from collections import deque
+
+import numpy as np
+
+from data.panel import Floats
+
+LEAST_BYTES = 1 << 19
+"""Smaller matrices are numpy's own affair."""
+MOST_BYTES = 2 << 30
+"""What is kept at most for later."""
+ROUNDS = 8
+"""What so many rounds have not used is given back to the system."""
+
+
+class Buffers:
+    """Matrices whose memory comes back when the last reference to them is gone; holds what is free."""
+
+    def __init__(self) -> None:
+        self._free: deque[tuple[int, int, Floats]] = deque()
+        self._round = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Another round: what is free and has long been so goes back to the system."""
+        with self._lock:
+            self._round += 1
+            while self._free and self._free[0][0] < self._round - ROUNDS:
+                self._free.popleft()
+
+    def empty(self, rows: int, columns: int) -> Floats:
+        """A matrix of any content."""
+        size = rows * columns
+        if size * 8 < LEAST_BYTES:
+            return np.empty((rows, columns))
+        with self._lock:
+            # The newest first: it may still be in a cache.
+            place = next((k for k in reversed(range(len(self._free))) if self._free[k][1] == size), None)
+            if place is None:
+                block = np.empty(size)
+            else:
+                block = self._free[place][2]
+                del self._free[place]
+        return np.asarray(_Lease(self, block, rows, columns))
+
+    def give(self, block: Floats) -> None:
+        """Memory that nobody uses any more."""
+        with self._lock:
+            self._free.append((self._round, block.size, block))
+            kept = sum(size * 8 for _, size, _ in self._free)
+            while kept > MOST_BYTES:
+                kept -= self._free.popleft()[1] * 8
+
+
+class _Lease:
+    """What a matrix has for its base; dies with the last of its views."""
+
+    def __init__(self, buffers: Buffers, block: Floats, rows: int, columns: int) -> None:
+        self._buffers, self._block = buffers, block
+        self.__array_interface__ = {**block.__array_interface__, "shape": (rows, columns)}
+
+    def __del__(self) -> None:
+        self._buffers.give(self._block)
