@@ -111,9 +111,8 @@ def kama(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int
         path = path - gone if k > n else path
         path = path + abs(a - last)
         path = path if (k >= 1.0) & (still < n) else 0.0
-        way = a - first
-        efficiency = abs(way / path)
-        efficiency = efficiency if (path > way) & (path > 0.0) else 1.0
+        efficiency = abs(a - first) / path
+        efficiency = efficiency if path > 0.0 else 1.0
         share = efficiency * (quick - slow) + slow
         mean = average[j]
         mean = mean if k > n else last

@@ -73,10 +73,15 @@ def minus_di(
 
 
 def dx(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
-    """State: that of `movement`, value before."""
+    """State: as of `movement`."""
     movement(t, j0, j1, high, low, close, state, n)
-    v, seen, ups, downs = row(out, t, j0, j1), state[0, j0:j1], state[4, j0:j1], state[5, j0:j1]
-    ranges, before = state[6, j0:j1], state[7, j0:j1]
+    v, seen, ups, downs, ranges = (
+        row(out, t, j0, j1),
+        state[0, j0:j1],
+        state[4, j0:j1],
+        state[5, j0:j1],
+        state[6, j0:j1],
+    )
     for j in range(j1 - j0):
         k = seen[j]
         span = ranges[j]
@@ -84,11 +89,9 @@ def dx(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state
         di_plus = 100.0 * (ups[j] / span)
         both = di_minus + di_plus
         index = 100.0 * (abs(di_minus - di_plus) / both)
-        last = before[j]
-        index = index if (span > 0.0) & (both > 0.0) else last
-        index = index if k > n else 0.0
+        # Smoothed movement that is not zero never becomes so.
+        index = index if both > 0.0 else 0.0
         v[j] = index if k > n else math.nan
-        before[j] = index
 
 
 INDICATORS = (
@@ -139,14 +142,11 @@ INDICATORS = (
         inputs=("high", "low", "close"),
         params=(integer("timeperiod", 14),),
         outputs=("dx",),
-        kernel=Kernel(dx, 8),
+        kernel=Kernel(dx, 7),
         lookback=lambda timeperiod: timeperiod,
         talib="DX",
         recursive=True,
-        doc=(
-            "100 * |+DI - -DI| / (+DI + -DI); where that is 0/0 the value before, at first 0. ADX is its mean "
-            "(Wilder 1978)."
-        ),
+        doc="100 * |+DI - -DI| / (+DI + -DI), 0 while neither high nor low has moved; ADX is its mean (Wilder 1978).",
     ),
 )
 """In the order of the catalogue."""
