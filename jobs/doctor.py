@@ -4,22 +4,21 @@ A check is a function of the settings that yields findings. It changes nothing o
 than its import and its reading do; what takes longer stands in FULL_CHECKS.
 """
 
-import json
 import logging
 import os
+import platform
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from packaging.requirements import Requirement
@@ -30,30 +29,21 @@ from data.errors import EngineError, MystocksScanError
 from data.settings import APP, Settings, find_file
 from data.simulator import SimulatedMarket
 from data.store import BarStore
+from jobs.drill import chosen, golden_bits, market, whole_market
+from jobs.findings import Finding, gib
+from jobs.gpu_checks import check_gpu, check_gpu_drill
 from jobs.show import local_time
-from scanner.engines import gpu
-from scanner.engines.base import ENGINES, ON_CPU, by_symbol, choose
-from scanner.indicators import catalog
+from scanner.engines import warm
+from scanner.engines.base import ENGINES, ON_CPU, Engine, by_symbol, choose
+from scanner.indicators import catalog, kernels
 from scanner.loading import load
 
 log = logging.getLogger(__name__)
 
-Status = Literal["OK", "WARN", "FAIL"]
 LEAST_DISK_BYTES = 2 << 30
 LEAST_MEMORY_BYTES = 4 << 30
 """What the import of 2.8 million rows stays under; a live market of 5,000 symbols needs less."""
-GPU_PACKAGES = ("cupy", "cudf", "dask_cuda")
-GPU_PATIENCE_S = 10.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. WARN: something does not work or is about to stop; FAIL: scans will not run."""
-
-    status: Status
-    text: str
-    remedy: str = ""
-    check: str = ""
+SLOW_SYNC_S = 0.05
 
 
 Check = Callable[[Settings], Iterable[Finding]]
@@ -113,9 +103,39 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     from dask.system import cpu_count
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = f"{cpu_count()} cores, {gib(memory)} of memory"
+    text = f"{cpu_count()} cores ({_simd()}), {gib(memory)} of memory"
     remedy = f"a large import may need {gib(LEAST_MEMORY_BYTES)}: import few files at a time"
     yield Finding("OK", text) if memory >= LEAST_MEMORY_BYTES else Finding("WARN", text, remedy)
+
+
+def _simd() -> str:
+    """The widest SIMD instructions of the processor."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return f"{platform.machine()}, SIMD unknown"
+    known = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON", "sse4_2": "SSE4.2"}
+    return next((text for flag, text in known.items() if flag in flags), f"{platform.machine()}, no SIMD known")
+
+
+def check_sync(settings: Settings) -> Iterator[Finding]:
+    """How long the disk takes to make a signal durable: no signal is sent before."""
+    folder = settings.store.path
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return  # another check's
+    times = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(7):
+            file.write(bytes(4096))
+            file.flush()
+            started = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - started)
+    text = f"{folder}: 4 KiB are on the disk after {sorted(times)[3] * 1e3:.1f} ms"
+    slow = sorted(times)[3] > SLOW_SYNC_S
+    yield Finding("WARN", text, "name a folder on a faster disk with --store DIR") if slow else Finding("OK", text)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:
@@ -186,34 +206,27 @@ GOLDEN_CLOSES = np.cumsum([[100.0, *([2.0, -1.0] * 7), 2.0]], axis=1)
 GOLDEN_RSI = np.array([100 * 1 / (1 + 1 / 2), 100 * 15 / (15 + 13 / 2)])
 
 
-def check_gpu(settings: Settings) -> Iterator[Finding]:
-    """Whether there is a GPU, asked from a process of its own, since a broken driver can hang."""
+def check_golden(settings: Settings) -> Iterator[Finding]:
+    """The golden bits of compiled kernels, and a whole market on each engine of this machine's CPU."""
+    inputs = market()
+    engines: dict[str, Engine] = {}
+    indicators = chosen(inputs)
     try:
-        asked = subprocess.run(
-            [sys.executable, "-I", str(gpu.__file__)], capture_output=True, text=True, timeout=GPU_PATIENCE_S
-        )
-    except subprocess.TimeoutExpired:
-        yield Finding("WARN", f"the driver has not answered for {GPU_PATIENCE_S:g} s", "restart the machine")
-        return
-    if asked.returncode:
-        text = f"asking the driver ended with {asked.returncode}: {asked.stderr.strip().rpartition(chr(10))[2]}"
-        yield Finding("WARN", text, "install NVIDIA's driver again")
-        return
-    found = json.loads(asked.stdout)
-    if not found["installed"]:
-        yield Finding("OK", f"no GPU ({found['reason']}): scans run on the CPU")
-    elif not found["usable"]:
-        yield Finding("WARN", f"{found['reason']}: scans run on the CPU", found["remedy"])
-    else:
-        cards = ", ".join(
-            f"{card['name']} (compute {'.'.join(map(str, card['capability']))}, {gib(card['memory_bytes'])})"
-            for card in found["devices"]
-        )
-        here = [name for name in GPU_PACKAGES if find_spec(name)]
-        packages = f"; installed: {', '.join(here)}" if here else ""
-        driver = gpu.dotted(found["driver"])
-        text = f"{cards}, driver for CUDA {driver}{packages}; this version has no CUDA engine: scans run on the CPU"
-        yield Finding("OK", text)
+        vector: Any = choose("vector")[0]
+        cold = set(warm.cold(kernels()))
+        ready = [indicator for indicator in kernels() if indicator not in cold]
+        if ready:
+            yield golden_bits("vector", vector.by_kernel, ready)
+            indicators = chosen(inputs, ready)
+            engines["vector"] = vector
+        if cold:
+            yield Finding("OK", f"vector: {len(cold)} kernels are not compiled yet ('mystocks-scan warm' does it)")
+    except EngineError as error:
+        yield Finding("WARN", str(error))
+    with suppress(EngineError):
+        engines["talib"] = choose("talib")[0]
+    if indicators:
+        yield from whole_market(engines, inputs, indicators)
 
 
 def check_calendar(settings: Settings) -> Iterator[Finding]:
@@ -307,6 +320,7 @@ CHECKS: dict[str, Check] = {
     "packages": check_packages,
     "machine": check_machine,
     "disk": check_disk,
+    "sync": check_sync,
     "strategies": check_strategies,
     "store": check_store,
     "engines": check_engines,
@@ -315,9 +329,4 @@ CHECKS: dict[str, Check] = {
     "ports": check_ports,
     "terminal": check_terminal,
 }
-FULL_CHECKS: dict[str, Check] = {"cluster": check_cluster}
-
-
-def gib(n_bytes: int) -> str:
-    """Bytes as a person reads them."""
-    return f"{n_bytes / (1 << 30):.1f} GiB"
+FULL_CHECKS: dict[str, Check] = {"golden": check_golden, "gpu-drill": check_gpu_drill, "cluster": check_cluster}

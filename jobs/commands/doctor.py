@@ -10,14 +10,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.settings import APP, load_settings
-from jobs.doctor import Finding, Status, examine
+from jobs.doctor import examine
+from jobs.findings import Finding, Status
 from jobs.options import config_option, json_option, on_terminal, print_json, store_option, verbosity_options
 
 STYLES: dict[Status, str] = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Start a Dask cluster too, and scan a small market on it.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Compute too: golden bits, a whole market on each engine, the GPU if there is one, a Dask cluster.",
+)
 @store_option
 @config_option
 @json_option

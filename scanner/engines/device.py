@@ -69,6 +69,9 @@ class Device(Protocol):
     def release(self) -> None:
         """Give back what the pools hold without need."""
 
+    def limit(self, n_bytes: int | None) -> None:
+        """Let the pool hold no more than that; None: as much as there is."""
+
 
 class CupyDevice:
     """CUDA's first device, by way of CuPy. Everything runs on the default stream, one thing after the other."""
@@ -132,6 +135,10 @@ class CupyDevice:
         with _translated():
             self.xp.get_default_memory_pool().free_all_blocks()
             self.xp.get_default_pinned_memory_pool().free_all_blocks()
+
+    def limit(self, n_bytes: int | None) -> None:
+        with _translated():
+            self.xp.get_default_memory_pool().set_limit(size=n_bytes or 0)
 
 
 the_device = functools.cache(CupyDevice)

@@ -157,7 +157,7 @@ class CudaEngine:
             if not report.fallbacks:
                 try:
                     self._trust(indicator)
-                    return self._on_gpu(indicator, params, inputs, keep)
+                    return self.on_gpu(indicator, params, inputs, keep)
                 except DeviceLostError as error:
                     self._lost, self._shut = True, str(error)
                     self._resident.clear()
@@ -169,7 +169,7 @@ class CudaEngine:
     def _trust(self, indicator: Indicator) -> None:
         """Compare a kernel's golden bits at its first use; raises EngineError where they differ."""
         if indicator not in self._trusted:
-            bits = golden(indicator, self._on_gpu)
+            bits = golden(indicator, self.on_gpu)
             if bits.n_differing:
                 self._shut = (
                     f"{bits.n_differing} of {bits.n_values} golden values of {indicator.name} differ on the GPU, by up"
@@ -178,9 +178,10 @@ class CudaEngine:
                 raise EngineError(self._shut)
             self._trusted.add(indicator)
 
-    def _on_gpu(
+    def on_gpu(
         self, indicator: Indicator, params: Mapping[str, float], inputs: Sequence[Series], keep: int | None = None
     ) -> tuple[Floats, ...]:
+        """As `run`, on the GPU whatever bits it gives; raises EngineError where it fails."""
         first, stop = joint_span(indicator, inputs)
         bars, columns = inputs[0].by_bar.shape
         width = bars if keep is None else min(keep, bars)

@@ -18,6 +18,8 @@ from scanner.ptx.arguments import Launch
 
 Array = npt.NDArray[Any]
 
+ROOM = 1 << 40
+
 
 class HostDevice:
     """A `Device` in numpy's memory. `launch`: runs a kernel; `room_bytes`: of the device's memory.
@@ -28,7 +30,7 @@ class HostDevice:
     name = "host"
     xp: Any = np
 
-    def __init__(self, launch: Callable[[Launch], None], *, room_bytes: int = 1 << 40) -> None:
+    def __init__(self, launch: Callable[[Launch], None], *, room_bytes: int = ROOM) -> None:
         self._launch = launch
         self.room_bytes = room_bytes
         self.used_bytes = 0
@@ -61,6 +63,9 @@ class HostDevice:
 
     def release(self) -> None:
         self.releases += 1
+
+    def limit(self, n_bytes: int | None) -> None:
+        self.room_bytes = ROOM if n_bytes is None else n_bytes
 
     def _held(self, array: Array) -> Array:
         """The array, counted as long as it lives."""

@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 from data.schema import FRAMES
 from data.simulator import SimulatedMarket
 from data.store import BarStore
-from jobs import doctor
+from jobs import doctor, gpu_checks
 from jobs.cli import cli
+from scanner.indicators import catalog
 
 Run = Callable[..., Result]
 
@@ -214,8 +215,8 @@ GOOD = {"version": 12080, "sleep": 0, "init": 0, "count": 1, "major": 8}
 @pytest.mark.parametrize(
     ("driver", "status", "text"),
     [
-        (GOOD, "OK", "Pretend 0 (compute 8.6, 16.0 GiB), driver for CUDA 12.8"),
-        (GOOD | {"count": 2}, "OK", "Pretend 1 (compute 8.6"),
+        (GOOD, "WARN", "Pretend 0 (compute 8.6, 16.0 GiB), driver for CUDA 12.8; missing: cupy-cuda12x"),
+        (GOOD | {"count": 2}, "WARN", "Pretend 1 (compute 8.6"),
         (GOOD | {"version": 11040}, "WARN", "speaks CUDA 11.4, and 12.0 is the least"),
         (GOOD | {"init": 100}, "WARN", "finds no device"),
         (GOOD | {"init": 803}, "WARN", "different versions"),
@@ -232,23 +233,50 @@ def test_what_a_driver_says(
     source.write_text(DRIVER % driver)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    monkeypatch.setattr(doctor, "GPU_PATIENCE_S", 1.0 if driver["sleep"] else 30.0)
-    (found,) = doctor.check_gpu(doctor.Settings())
+    monkeypatch.setattr(gpu_checks, "GPU_PATIENCE_S", 1.0 if driver["sleep"] else 30.0)
+    (found,) = gpu_checks.check_gpu(doctor.Settings())
     assert (found.status, text in found.text) == (status, True)
     assert bool(found.remedy) == (status == "WARN")
-    assert ("this version has no CUDA engine" in found.text) == (status == "OK")
+
+
+def test_a_gpu_s_process_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [found.status for found in gpu_checks.check_gpu_drill(doctor.Settings())] == ["OK"]
+    card = gpu_checks.gpu.Card("Pretend", (8, 6), 16 << 30)
+    monkeypatch.setattr(gpu_checks.gpu, "probe", lambda: gpu_checks.gpu.Probe(True, True, 12080, (card,)))
+    monkeypatch.setattr(gpu_checks.gpu, "missing", lambda: ())
+    (found,) = gpu_checks.check_gpu_drill(doctor.Settings())
+    assert (found.status, found.remedy) == ("FAIL", "use --engine vector, and send this report")
+    assert found.text.startswith("the GPU's process ended with 1: data.errors.EngineError: engine 'cuda' needs a GPU")
+
+
+def test_a_slow_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "SLOW_SYNC_S", 0.0)
+    ((status, text),) = [(found.status, found.text) for found in doctor.check_sync(doctor.Settings())]
+    assert (status, "4 KiB are on the disk after" in text) == ("WARN", True)
 
 
 def test_no_driver_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.gpu, "LIBRARY", "libcuda-that-is-nowhere.so.1")
-    found = doctor.gpu.probe()
+    monkeypatch.setattr(gpu_checks.gpu, "LIBRARY", "libcuda-that-is-nowhere.so.1")
+    found = gpu_checks.gpu.probe()
     assert (found.usable, found.installed, found.reason) == (False, False, "libcuda-that-is-nowhere.so.1 not found")
 
 
-def test_full_scans_on_a_cluster_with_the_answer_of_this_process(run: Run) -> None:
+def test_full_computes_and_scans_on_a_cluster_with_the_answer_of_this_process(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [catalog[name] for name in ("SMA", "RSI", "KDJ")]
+    monkeypatch.setattr(doctor, "kernels", lambda: few)
+    small = doctor.market(50, 60)
+    monkeypatch.setattr(doctor, "market", lambda: small)
     result = run("--json", "--full")
     ((status, text, _),) = findings(result, "cluster")
     assert (status, "local: 2 workers" in text) == ("OK", True)
+    golden = findings(result, "golden")
+    assert {status for status, _, _ in golden} == {"OK"}
+    assert any(" indicators, 50 x 60, in " in text for _, text, _ in golden)
+    assert findings(result, "gpu-drill") == [
+        ("OK", "no usable GPU: its bits, memory and failures were not looked at", "")
+    ]
 
 
 def test_frames_that_are_stored_are_all_told(run: Run, tmp_path: Path) -> None:
