@@ -28,13 +28,17 @@ PARTS = (1, 2, 4)
 
 
 class CudaMachine:
-    """A `scanner.engines.machine.Machine` whose matrices stay on the GPU; its errors are those of `Device`."""
+    """A `scanner.engines.machine.Machine` whose matrices stay on the GPU; its errors are those of `Device`.
+
+    A kernel's golden bits are compared at its first use, but where it is `unchecked`: EngineError where they differ.
+    """
 
     name = "cuda"
 
-    def __init__(self, device: Device | None = None) -> None:
+    def __init__(self, device: Device | None = None, *, unchecked: bool = False) -> None:
         self.device = the_device() if device is None else device
         self.xp = self.device.xp
+        self._judge = None if unchecked else CudaEngine(lambda: self.device)
 
     def zeros(self, rows: int, columns: int) -> Any:
         return self.device.zeros(rows, columns)
@@ -78,6 +82,9 @@ class CudaMachine:
         state: Any,
         outputs: Sequence[Any],
     ) -> Callable[[tuple[Any, Any]], None]:
+        if self._judge is not None:
+            self._judge.trust(indicator)
+
         def run(span: tuple[Any, Any]) -> None:
             self.device.launch(plan(indicator, params, *span, inputs, state, outputs))
 
@@ -118,7 +125,7 @@ class CudaEngine:
     @cached_property
     def machine(self) -> CudaMachine:
         """The GPU, for kernels whose state stays there; raises EngineError."""
-        return CudaMachine(self._make_device())
+        return CudaMachine(self._make_device(), unchecked=True)
 
     @cached_property
     def cpu(self) -> Engine:
@@ -156,7 +163,7 @@ class CudaEngine:
         with self.watch() as report:
             if not report.fallbacks:
                 try:
-                    self._trust(indicator)
+                    self.trust(indicator)
                     return self.on_gpu(indicator, params, inputs, keep)
                 except DeviceLostError as error:
                     self._lost, self._shut = True, str(error)
@@ -166,7 +173,7 @@ class CudaEngine:
                     self._fall_back(str(error))
             return self.cpu.run(indicator, params, inputs, keep=keep)
 
-    def _trust(self, indicator: Indicator) -> None:
+    def trust(self, indicator: Indicator) -> None:
         """Compare a kernel's golden bits at its first use; raises EngineError where they differ."""
         if indicator not in self._trusted:
             bits = golden(indicator, self.on_gpu)

@@ -45,13 +45,15 @@ def pretended() -> Any:
 
         def setup(self, worker: Any) -> None:
             from scanner import ptx
+            from scanner.engines import on_gpu
             from scanner.engines.on_gpu import CudaEngine
             from scanner.engines.pretend import HostDevice
             from scanner.ptx.on_cpu import PtxMachine
 
             module: Any = ModuleType("scanner.engines.cuda")
-            module.device = HostDevice(PtxMachine({name: ptx.text(name) for name in ("RSI", "ROC")}).launch)
+            module.device = HostDevice(PtxMachine({name: ptx.text(name) for name in ("RSI", "ROC", "PREV")}).launch)
             module.engine = CudaEngine(lambda: module.device)
+            on_gpu.the_device = lambda: module.device
             module.reads = 0
             sys.modules["scanner.engines.cuda"] = module
             table = BarStore.table

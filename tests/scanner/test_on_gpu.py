@@ -223,6 +223,8 @@ def test_other_bits_than_the_golden_ones_are_refused_for_good(
         assert same(found[0], run(vector, "RSI", 5))
         assert (report.engine, report.lost, device.launches) == ("vector", False, 1)
         assert "golden values of RSI differ on the GPU, by up to 1 units in the last place" in report.fallbacks[0]
+    with pytest.raises(EngineError, match="golden values of RSI differ on the GPU"):
+        CudaMachine(device).step(catalog["RSI"], {}, [], None, [])
 
 
 def test_a_device_that_does_not_start_is_said(vector: base.Engine, run: Run) -> None:
