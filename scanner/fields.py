@@ -33,6 +33,8 @@ class Field:
     """Of a text: what it can be."""
     deep: bool = False
     """Whether the bars before are needed to know the newest."""
+    named: bool = False
+    """Whether it follows from the symbols' names, of which only those of one day are known."""
 
 
 class Source:
@@ -234,6 +236,7 @@ FIELDS: Mapping[str, Field] = {
             "CNY, raw; unknown where the ST status, that day's rule or prev_close is, and on limit-free days",
             lambda source, keep: source.limits(keep)[0],
             deep=True,
+            named=True,
         ),
         Field(
             "limit_down",
@@ -241,6 +244,7 @@ FIELDS: Mapping[str, Field] = {
             "CNY, raw; unknown as limit_up is",
             lambda source, keep: source.limits(keep)[1],
             deep=True,
+            named=True,
         ),
         Field(
             "at_limit_up",
@@ -248,6 +252,7 @@ FIELDS: Mapping[str, Field] = {
             "the bar closed at its limit up; unknown as limit_up is",
             lambda source, keep: source.at_limits(keep)[0],
             deep=True,
+            named=True,
         ),
         Field(
             "at_limit_down",
@@ -255,6 +260,7 @@ FIELDS: Mapping[str, Field] = {
             "the bar closed at its limit down; unknown as limit_up is",
             lambda source, keep: source.at_limits(keep)[1],
             deep=True,
+            named=True,
         ),
         Field(
             "bars_listed",
@@ -274,7 +280,14 @@ FIELDS: Mapping[str, Field] = {
             "condition",
             "under the exchange's special treatment; unknown where no name was seen that day",
             lambda source, keep: source.st(keep),
+            named=True,
         ),
     )
 }
 """Name -> field. Adding one here adds it to rules, to the linter and to the docs."""
+
+
+def newest(name: str, source: Source) -> Array:
+    """(symbols,) a field at each symbol's newest bar."""
+    row: Array = FIELDS[name].value(source, 1)[-1]
+    return row

@@ -44,9 +44,11 @@ class History:
         return other
 
     def append(self, end: int, has: Mask, rows: Mapping[str, Floats]) -> None:
-        """A bar, later than all they have, for the symbols of `has`; fields that were not opened with are left out."""
-        own = {name: rows[name].copy() for name in self._packed.fields}
-        self._log.append(_Entry(end, has.copy(), own))
+        """A bar, later than all they have, for the symbols of `has`; the arrays are kept, not copied.
+
+        Fields that it was not opened with are left out.
+        """
+        self._log.append(_Entry(end, has, rows))
         self.lengths = self.lengths + has
         if len(self._log) == MOST:
             self.packed()
@@ -55,7 +57,7 @@ class History:
         """Other values for the newest bars of some symbols."""
         if self._log and not (has & ~self._log[-1].has).any():
             entry = self._log[-1]
-            fields = {name: np.where(has, rows[name], values) for name, values in entry.rows.items()}
+            fields = {name: np.where(has, rows[name], values) for name, values in entry.rows.items() if name in rows}
             self._log[-1] = _Entry(entry.end, entry.has, fields)
             return
         packed = self.packed()
@@ -124,20 +126,20 @@ class History:
         )
 
 
-def part(packed: Packed, columns: Sequence[int] | npt.NDArray[np.intp], length: int) -> Packed:
+def part(packed: Packed, columns: npt.NDArray[np.intp], length: int) -> Packed:
     """Some symbols of packed bars, in matrices of `length` rows, which is no less than the longest of them has."""
-    kept = min(length, packed.length)
-    index = np.asarray(columns)
-
-    def cut(matrix: npt.NDArray[Any], empty: float) -> npt.NDArray[Any]:
-        out = np.full((length, len(index)), empty, dtype=matrix.dtype)
-        out[length - kept :] = matrix[packed.length - kept :, index]
-        return out
-
     return Packed(
         packed.frame,
-        tuple(packed.symbols[j] for j in index),
-        cut(packed.bar_ends, NO_BAR),
-        packed.lengths[index],
-        {name: cut(matrix, np.nan) for name, matrix in packed.fields.items()},
+        tuple(packed.symbols[j] for j in columns),
+        cut(packed.bar_ends, columns, length, NO_BAR),
+        packed.lengths[columns],
+        {name: cut(matrix, columns, length, np.nan) for name, matrix in packed.fields.items()},
     )
+
+
+def cut(matrix: npt.NDArray[Any], columns: npt.NDArray[np.intp], length: int, empty: float) -> npt.NDArray[Any]:
+    """The last `length` rows of some columns, `empty` above where there are fewer."""
+    kept = min(length, len(matrix))
+    out = np.full((length, len(columns)), empty, dtype=matrix.dtype)
+    out[length - kept :] = matrix[len(matrix) - kept :, columns]
+    return out

@@ -1,15 +1,17 @@
 """What must be kept from bar to bar so that terms can be advanced one bar at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 
+from scanner.engines.base import Engine
+from scanner.engines.machine import unfit
 from scanner.fields import FIELDS
 from scanner.functions import FUNCTIONS
 from scanner.indicators.spec import Indicator, Value
 from scanner.indicators.window import WINDOWS
 from scanner.terms import Term, order
 
-UNDO = 32
+UNDO = 64
 """A copy of each state is taken every so many bars, and a bar is undone by advancing that copy to the bar before."""
 
 Cell = tuple[Term, int]
@@ -20,14 +22,16 @@ class Program:
     """Terms in the order in which a bar advances them. `terms`: each with how many of its newest bars are wanted.
 
     A term with a kernel, be it an indicator or a window function, owns state; its inputs, and what these are computed
-    from, are computed at each bar, every other term when it is asked for. An indicator without a kernel is computed
-    anew from all bars by the engine.
+    from, are computed at each bar, every other term when it is asked for. What has no kernel, or one that `unfit`
+    names, is computed anew from all bars by the engine.
     """
 
-    def __init__(self, terms: Mapping[Term, int]) -> None:
+    def __init__(self, terms: Mapping[Term, int], unfit: Container[str] = ()) -> None:
         self.terms = dict(terms)
         self.order = order(terms)
-        self.kernels = {term: kernel for term in self.order if (kernel := kernel_of(term)) is not None}
+        found = {term: kernel for term in self.order if (kernel := kernel_of(term)) is not None}
+        self.kernels = {term: kernel for term, kernel in found.items() if kernel[0].name not in unfit}
+        self.anew = {t for t in self.order if (t.op == "indicator" or t in found) and t not in self.kernels}
 
     @cached_property
     def live(self) -> tuple[Term, ...]:
@@ -70,7 +74,7 @@ class Program:
         """Every term below the wanted ones -> how many of its newest bars these are computed from, kernels aside."""
         need = dict.fromkeys(self.order, 0) | self.terms
         for term in reversed(self.order):
-            if term not in self.kernels and term.op != "indicator":
+            if term not in self.kernels and term not in self.anew:
                 for arg in term.args:
                     need[arg] = max(need[arg], need[term])
         return need
@@ -118,3 +122,9 @@ def cells_of(term: Term) -> tuple[Cell, ...]:
 def looks_across(term: Term) -> bool:
     """Whether it is itself a function across the market."""
     return term.op == "function" and FUNCTIONS[term.data[0]].across
+
+
+def program_for(terms: Mapping[Term, int], engine: Engine) -> Program:
+    """The program of some terms, without the kernels that the engine has found unfit."""
+    kernels = [indicator for indicator, _ in Program(terms).kernels.values()]
+    return Program(terms, unfit(engine, kernels))

@@ -1,8 +1,10 @@
 """A shard's bars, kept where they are scanned: read from the store once, then advanced by the newest micro-batch."""
 
+import functools
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +14,19 @@ import pyarrow as pa
 
 from data.adjust import Basis, basis
 from data.calendar import local_day
+from data.errors import EngineError
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
 from data.store import BarStore
-from scanner.engines.base import choose
+from scanner.engines.base import Engine, choose
+from scanner.engines.machine import machine_of
 from scanner.engines.parquet import reader
+from scanner.evaluate import evaluate
+from scanner.fields import Source
+from scanner.following import Following, News
 from scanner.scan import Plan, ShardAnswer, scan_shard
+from scanner.terms import Term
+
+log = logging.getLogger(__name__)
 
 Names = dict[str, tuple[str, str]]
 """Symbol -> (short name, day it was seen on)."""
@@ -66,6 +76,10 @@ class Resident:
         self._stop = packed.length
         self._lengths = packed.lengths
         self._matrices = _matrices(packed, basis(packed, origin))
+        self.following: Following | None = None
+        """The plan's terms, from the second bar on: one scan alone computes less."""
+        self.news: News | None = None
+        """What came last, if `following` has not heard of it."""
 
     def advance(self, table: pa.Table, upto: int) -> None:
         """Take the bars of one later bar end, `upto`; other symbols' rows are left out."""
@@ -73,6 +87,9 @@ class Resident:
         if new.length > 1 or (new.bar_ends[:, new.lengths > 0] != upto).any():
             raise ValueError(f"a resident shard advances by one bar end, {upto}, at a time")
         self.upto = upto
+        if self.news is not None:
+            self.following = None  # nobody asked at the bar before
+        self.news = News(new.lengths == 1, np.empty(0, dtype=np.intp))
         if new.length == 0:
             return
         if self._stop == len(self._matrices["bar_end"]):
@@ -95,7 +112,7 @@ class Resident:
         self._lengths = self._lengths + has
         self._stop += 1
         self.times = np.append(self.times, upto)
-        self._rebase(np.flatnonzero(has & (opens | np.isnan(new.fields["prev_close"][0]))))
+        self.news = News(has, self._rebase(np.flatnonzero(has & (opens | np.isnan(new.fields["prev_close"][0])))))
 
     def packed(self) -> Packed:
         """The bars as they stand; views, good until the next `advance`."""
@@ -113,16 +130,21 @@ class Resident:
     def _first(self) -> int:
         return self._stop - int(self._lengths.max(initial=0))
 
-    def _rebase(self, columns: npt.NDArray[np.int64]) -> None:
-        """Compute the basis of some symbols anew."""
+    def _rebase(self, columns: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Compute the basis of some symbols anew; those of them whose older prices it changes."""
         if len(columns) == 0:
-            return
+            return columns
         whole = self.packed()
         fields = {name: matrix[:, columns] for name, matrix in whole.fields.items()}
         symbols = tuple(self.symbols[j] for j in columns)
         some = Packed(self.frame, symbols, whole.bar_ends[:, columns], whole.lengths[columns], fields)
+        changed = np.zeros(len(columns), dtype=bool)
         for name, values in _matrices(some, basis(some, self.origin)).items():
-            self._matrices[name][self._first : self._stop, columns] = values
+            kept = self._matrices[name][self._first : self._stop]
+            if name.startswith("adjusted ") or name == "reference":
+                changed |= differ(kept[:-1, columns], values[:-1]).any(axis=0)
+            kept[:, columns] = values
+        return columns[changed]
 
     def _grow(self) -> None:
         first, longest = self._first, self._stop - self._first
@@ -137,6 +159,12 @@ def _matrices(packed: Packed, known: Basis) -> dict[str, npt.NDArray[Any]]:
     """Every matrix of a resident shard by name."""
     adjusted = {f"adjusted {name}": values for name, values in known.prices.items()}
     return {"bar_end": packed.bar_ends, **packed.fields, **adjusted, "reference": known.references, "gap": known.gaps}
+
+
+def differ(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where two matrices of numbers differ; NaN is NaN."""
+    found: npt.NDArray[np.bool_] = (one != other) & ~(np.isnan(one) & np.isnan(other))
+    return found
 
 
 def _empty(dtype: np.dtype[Any]) -> Any:
@@ -169,7 +197,27 @@ def run_shard(task: ShardTask) -> ShardAnswer:
             names=_names_of(task),
             times=resident.times,
             known=resident.basis(),
+            compute=functools.partial(_values, resident, task.plan, engine),
         )
+
+
+def _values(resident: Resident, plan: Plan, engine: Engine, source: Source) -> Mapping[Term, Any]:
+    """The plan's terms: followed bar by bar where that can be, else evaluated from all bars."""
+    news, resident.news = resident.news, None
+    following = resident.following
+    try:
+        if following is not None and following.serves(plan, engine):
+            if news is not None:
+                following.advance(source, news, resident.upto)
+            return following.values(source)
+        resident.following = None
+        if news is not None and source.length and (machine := machine_of(engine.name)) is not None:
+            resident.following = Following(plan, engine, machine, source)
+            return resident.following.values(source)
+    except EngineError:
+        resident.following = None
+        log.exception("%s cannot follow the bars; they are evaluated", engine.name)
+    return evaluate(plan.terms, source, engine)
 
 
 def _bring_upto(resident: Resident, task: ShardTask) -> bool:

@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from data.panel import NO_BAR
-from scanner.engines.base import Counts, Engine, Series, joint_span
+from scanner.engines.base import Engine, Series, joint_span
 from scanner.engines.machine import Bar, Machine, Matrix, Step
 from scanner.evaluate import evaluate, pointwise
 from scanner.fields import FIELDS, Source
 from scanner.functions import rank_within
+from scanner.gate import NEVER, Gate
 from scanner.indicators.window import WINDOWS
 from scanner.program import UNDO, Cell, Program, cell_of, cells_of, looks_across
 from scanner.terms import Term
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-NEVER = np.iinfo(np.int64).max
 _KEEP = WINDOWS["prev"], {"n": 0}
 """The kernel that writes a row into a ring, wherever each column stands: the value no bar ago."""
 
@@ -33,39 +33,6 @@ class Bars(Protocol):
     @property
     def source(self) -> Source:
         """All bars so far."""
-
-
-class Gate:
-    """Where the indicators of the same inputs run: from the first bar at which all are finite to the first at which
-    one is not. A column's `begin` and `end` are bars, or NEVER."""
-
-    def __init__(self, inputs: tuple[Cell, ...], columns: int) -> None:
-        self.inputs = inputs
-        self.begin, self.end = np.full(columns, NEVER), np.full(columns, NEVER)
-        self.outputs: list[Matrix] = []
-        self.settle()
-
-    def settle(self) -> None:
-        """To be called whenever `begin` or `end` have changed."""
-        self.off = (self.begin == NEVER) | (self.end != NEVER)
-        self.all = not self.off.any()
-
-    def let(self, t: Counts, has: Mask, finite: Sequence[Mask | None]) -> Mask | None:
-        """The columns that run at this bar, None for all of `has`; `finite`: of each input, None for all of `has`."""
-        unknown = [mask for mask in finite if mask is not None]
-        if not unknown and (self.all or not (has & self.off).any()):
-            return None
-        known = np.logical_and.reduce(unknown) if unknown else np.ones(len(has), dtype=bool)
-        begins = has & known & (self.begin == NEVER)
-        ends = has & ~known & ~self.off
-        if begins.any() or ends.any():
-            self.begin[begins] = t[begins]
-            self.end[ends] = t[ends]
-            self.settle()
-            for output in self.outputs:
-                output[:, ends] = np.nan
-        runs: Mask = has & ~self.off
-        return runs
 
 
 class Running:
@@ -83,7 +50,7 @@ class Running:
         self.t = np.full(columns, length - 1)
         self.last = packed.bar_ends[-1].copy() if length else np.full(columns, NO_BAR)
         """UTC ns: each symbol's newest bar end."""
-        self._has = np.zeros(columns, dtype=bool)
+        self._has, self._whole = np.zeros(columns, dtype=bool), False
         self._now: dict[Cell, Matrix] = {}
         self._rings: dict[Cell, Matrix] = {}
         self._states: dict[Term, Matrix] = {}
@@ -129,7 +96,7 @@ class Running:
             return self.machine.put(np.asarray(FIELDS[term.data].value(source, need), dtype=np.float64))
         if term in self.program.kernels:
             return self._batch(term, need, values, source)
-        if term.op == "indicator":
+        if term in self.program.anew:
             found: Any = evaluate({term: need}, source, self.engine)[term]
             return tuple(map(self.machine.put, found)) if isinstance(found, tuple) else self.machine.put(found)
         args = [value if np.ndim(value) == 0 else value[-need:] for value in (values[arg] for arg in term.args)]
@@ -198,7 +165,8 @@ class Running:
                     ring(bar)
 
             def read(bar: Bar) -> None:
-                self._copyto(now[0], self.machine.put(self._bars.row(term.data)), self._has)
+                row = self._bars.row(term.data)
+                self._copyto(now[0], row if self.machine.xp is np else self.machine.put(row), self._has)
                 for ring in rings:
                     ring(bar)
 
@@ -245,7 +213,7 @@ class Running:
         if cell not in self._finite:
             now = self._now[cell][0]
             mask: Mask | None = None
-            if not math.isfinite(float(now.sum())):
+            if not math.isfinite(float(now.dot(now))):  # a number only if all are, and quickly had
                 mask = self.machine.get(np.isfinite(now))
                 if not (self._has & ~mask).any():
                     mask = None
@@ -258,7 +226,7 @@ class Running:
             self._copy(has)
         self.t += has
         np.copyto(self.last, ends, where=has)
-        self._has = has
+        self._has, self._whole = has, bool(has.all())
         self._known.clear()
         self._finite.clear()
         self._through_known: dict[int, Bar] = {}
@@ -287,7 +255,7 @@ class Running:
             return np.float64(term.data)
         if term.op == "field":
             return self._bars.row(term.data)
-        if term.op == "indicator":
+        if term in self.program.anew:
             found: Any = evaluate({term: 1}, self._bars.source, self.engine)[term]
             parts = [self.machine.put(part[-1]) for part in (found if isinstance(found, tuple) else (found,))]
             return tuple(parts) if len(parts) > 1 else parts[0]
@@ -310,7 +278,7 @@ class Running:
         if cells[0] in self._rings and cells[0][0] in self.program.kernels:
             found = tuple(self._newest(self._rings[cell], keep) for cell in cells)
             return found if len(found) > 1 else found[0]
-        if cells[0][0].op == "indicator" and cells[0][0] not in self.program.kernels:
+        if cells[0][0] in self.program.anew:
             return evaluate({term: keep}, self._bars.source, self.engine)[term]
         args = [self.rows(arg, keep) for arg in term.args]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -330,8 +298,10 @@ class Running:
         self._turn = (self._turn + 1) % UNDO
 
     def _copyto(self, to: Matrix, values: Matrix, mask: Mask) -> None:
-        if mask.all():
-            to[:] = values
+        if (mask is self._has and self._whole) or mask.all():
+            to[...] = values
+        elif self.machine.xp is np:
+            np.copyto(to, values, where=mask)
         else:
             self.machine.xp.copyto(to, values, where=self.machine.put(mask))
 

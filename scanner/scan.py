@@ -7,7 +7,7 @@ Which symbols share a shard changes nothing.
 
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,15 +178,17 @@ def scan_shard(
     names: Mapping[str, tuple[str, str]] | None = None,
     times: Array | None = None,
     known: Basis | None = None,
+    compute: Callable[[Source], Mapping[Term, Any]] | None = None,
 ) -> ShardAnswer:
     """Scan the symbols of `packed` at `bar_end` (UTC ns). A symbol without a bar there fires nothing.
 
-    `times`, `known`: its distinct bar ends and the basis of its prices, where they are known.
+    `times`, `known`: its distinct bar ends and the basis of its prices, where they are known. `compute`: gives the
+    plan's terms where they need not be evaluated from all bars.
     """
     start = time.perf_counter()
     source = Source(packed, names=names, origin=origin, known=known)
     with watched(engine) as report:
-        values = evaluate(plan.terms, source, engine)
+        values = evaluate(plan.terms, source, engine) if compute is None else compute(source)
     n = len(packed.symbols)
     current = packed.bar_ends[-1] == bar_end if packed.length else np.zeros(n, dtype=bool)
     hits: list[Hit] = []

@@ -17,9 +17,9 @@ from data.panel import NO_BAR, Floats, Packed, Panel
 from scanner.engines.base import Engine, choose
 from scanner.engines.machine import machine_of
 from scanner.evaluate import evaluate, expressions_of
-from scanner.fields import FIELDS, Source
+from scanner.fields import FIELDS, Source, newest
 from scanner.history import History, part
-from scanner.program import Program
+from scanner.program import Program, program_for
 from scanner.running import Running
 from scanner.terms import Term
 
@@ -80,8 +80,8 @@ class Stream:
         self.frame, self.symbols = packed.frame, packed.symbols
         self.engine = choose(engine)[0] if isinstance(engine, str) else engine
         self._place = {symbol: j for j, symbol in enumerate(self.symbols)}
-        self._program = Program(dict.fromkeys(self.terms.values(), 1))
         self._machine = machine_of(self.engine.name)
+        self._program = program_for(dict.fromkeys(self.terms.values(), 1), self.engine)
         self._history = History(packed)
         self._rows: Mapping[str, Floats] = {}
         self._source: Source | None = None
@@ -166,7 +166,7 @@ class Stream:
 
     def advance(self, bar_end: int, rows: Mapping[str, Floats], has: Mask | None = None) -> Newest:
         """`update` by rows: field -> float64 (symbols,), in the order of `symbols`; `has`: who has a bar, by default
-        all. `bar_end`: UTC ns. The arrays must not change before the next bar."""
+        all. `bar_end`: UTC ns. The stream keeps the arrays: they must not be changed afterwards."""
         return self._advance(bar_end, rows, np.ones(len(self.symbols), dtype=bool) if has is None else has, copy=True)
 
     def _advance(self, bar_end: int, rows: Mapping[str, Floats], has: Mask, *, copy: bool) -> Newest:
@@ -311,12 +311,6 @@ class _Fixed:
 
     def row(self, name: str) -> Array:
         return newest(name, self.source)
-
-
-def newest(name: str, source: Source) -> Array:
-    """(symbols,) a field at each symbol's newest bar."""
-    row: Array = FIELDS[name].value(source, 1)[-1]
-    return row
 
 
 class Anew:

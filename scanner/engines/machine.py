@@ -1,14 +1,14 @@
 """Where row kernels run: over all bars at once, and one bar at a time on matrices that stay."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from data.panel import Floats
-from scanner.engines.base import Counts
+from scanner.engines.base import Counts, Engine
 from scanner.indicators.spec import Indicator
 
 Matrix = Any
@@ -139,3 +139,14 @@ def machine_of(engine: str) -> Machine | None:
         return None
     module, _, name = MACHINES[engine].rpartition(".")
     return cast(Machine, getattr(importlib.import_module(module), name)())
+
+
+def unfit(engine: Engine, indicators: Iterable[Indicator]) -> dict[str, str]:
+    """Indicators whose kernels an engine has found unfit to run here -> why."""
+    run = getattr(engine, "by_kernel", None)
+    if run is None:
+        return {}
+    from scanner.engines import verdict
+
+    found = {indicator.name: verdict.refusal(indicator, run) for indicator in indicators}
+    return {name: why for name, why in found.items() if why}

@@ -1,5 +1,6 @@
 """Shards on a real local Dask cluster: the same answers as in this process, whatever happens to its workers."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -123,6 +125,55 @@ def test_a_killed_worker_changes_no_answer(dask: DaskCluster, registry: Strategy
     dask._client.wait_for_workers(2, timeout=30)
     assert scan(dask, registry, tasks(118, 2, live=True)) == scan(InlineCluster(), registry, tasks(118, 1))
     assert dask.late == before
+
+
+def test_a_worker_that_dies_between_advancing_and_answering_changes_no_answer(
+    dask: DaskCluster, tasks: Any, tmp_path: Path
+) -> None:
+    """Its task is done again by another, which has no bars of that shard, or has advanced them already."""
+    dask._client.wait_for_workers(2, timeout=60)
+    flag = tmp_path / "die"
+
+    def armed(path: str) -> None:
+        from scanner import resident
+
+        answer = resident.scan_shard
+
+        def dying(*args: Any, **kwargs: Any) -> Any:
+            found = answer(*args, **kwargs)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+                os._exit(1)
+            return found
+
+        resident.scan_shard = dying
+
+    def followed() -> int:
+        from scanner import resident
+
+        return sum(kept.following is not None for kept in resident._residents.values())
+
+    def scan(n: int, live: bool) -> list[ShardTask]:
+        return [replace(task, engine="vector") for task in tasks(n, 2, live=live)]
+
+    try:
+        dask.run(scan(118, False), deadline_s=120)
+        dask.run(scan(119, True), deadline_s=120)
+        assert sum(dask._client.run(followed).values()) == 2
+        dask._client.run(armed, str(flag))
+        flag.touch()
+        late = dask.late
+        answers = [dask.run(scan(n, True), deadline_s=120) for n in (120, 121)]
+        assert not flag.exists()
+        assert dask.late == late
+        for n, found in zip((120, 121), answers, strict=True):
+            expected = InlineCluster().run(scan(n, False), deadline_s=120)
+            assert [vars(a)["hits"] for a in found] == [vars(a)["hits"] for a in expected]
+            for one, other in zip(found, expected, strict=True):
+                for mine, theirs in zip(one.wanted, other.wanted, strict=True):
+                    np.testing.assert_array_equal(mine, theirs)
+    finally:
+        dask._client.restart()  # none of what was planted stays
 
 
 def test_a_scan_that_is_late_or_has_lost_all_workers_is_finished_here_and_counted(

@@ -158,8 +158,14 @@ def answer_of(answer: ShardAnswer) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("engine", ["talib", "vector"])
 def test_a_task_answers_the_same_however_it_came_to_its_bars(
-    store: BarStore, daily: pa.Table, plan: Plan, simulated: SimulatedMarket, monkeypatch: pytest.MonkeyPatch
+    engine: str,
+    store: BarStore,
+    daily: pa.Table,
+    plan: Plan,
+    simulated: SimulatedMarket,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Advanced, asked twice, asked for an older bar, over a gap in `previous`, for another origin, and read anew."""
     ends = ends_of(daily)
@@ -171,7 +177,7 @@ def test_a_task_answers_the_same_however_it_came_to_its_bars(
     def task(n: int, previous: int | None, origin: int = 0) -> ShardTask:
         batch = None if previous is None else to_ipc(at(daily, ends[n]))
         before = None if previous is None else ends[previous]
-        return ShardTask(str(store.root), "1d", None, shard, ends[origin], ends[n], "talib", plan, before, batch)
+        return ShardTask(str(store.root), "1d", None, shard, ends[origin], ends[n], engine, plan, before, batch)
 
     asked = [
         (task(100, None), True),
@@ -196,6 +202,68 @@ def test_a_task_answers_the_same_however_it_came_to_its_bars(
         resident._residents.clear()
         assert answer_of(run_shard(one)) == answer
     assert any(answer["hits"] for answer in found)
+
+
+MORE_RULES = (
+    RULES
+    + """
+  - {name: stopped, when: "every(pct_change > -5, 2)", action: ALERT}
+  - {name: windows, when: "highest(high, 5) == high and bars_since(close < prev(close)) > 0", action: BUY}
+  - {name: recursive, when: "EMA(RSI(3), 4) > 50 and MACD(3, 5, 2).hist > 0 and bars_listed > 3", action: BUY}
+  - {name: adjusted, when: "close > SMA(20) and ATR(3) > 0", action: SELL}
+"""
+)
+NAMED = """
+  - {name: limits, when: "count(at_limit_up, 3) > 0 or every(not is_st, 2)", action: ALERT}
+"""
+ROWS = """
+from scanner import Strategy
+
+class Rows(Strategy):
+    indicators = {"rsi": "RSI(3)", "macd": "MACD(3, 5, 2)", "up": "close > prev(close)", "board": "board", "c": "close"}
+    bars = 6
+    def evaluate(self, market):
+        return market.hits(market.indicators["rsi"][-1] > 50, action="ALERT")
+"""
+
+
+@pytest.mark.parametrize("named", ["", NAMED], ids=["by bars", "by names"])
+@pytest.mark.parametrize("frame", ["1d", "1m"])
+def test_a_shard_that_stayed_is_one_that_is_read_anew(
+    frame: str, named: str, tmp_path: Path, strategies: Any, simulated: SimulatedMarket
+) -> None:
+    """Over sessions with halts, listings, dividends, names that change, and bars without a reference; bit for bit."""
+    sessions = simulated.sessions[100:130] if frame == "1d" else simulated.sessions[108:111]
+    table = without_references(simulated.bars(frame, *sessions), 0.3)
+    if frame == "1m":  # the first and last minutes of each session
+        ends = ends_of(table)
+        chosen = [end for day in range(0, 720, 240) for end in (*ends[day : day + 9], *ends[day + 234 : day + 240])]
+        table = table.filter(pc.is_in(table["bar_end"].cast(pa.int64()), pa.array(chosen)))
+    store = BarStore(tmp_path / "store", origin="sim")
+    store.append(table, frame)
+    for day in sessions:
+        names = [{"symbol": s, "day": day.item(), "name": name} for s, name in simulated.names(day).items()]
+        store.append_names(pa.Table.from_pylist(names, NAME))
+    rules = strategies(MORE_RULES + named).values()
+    plan = make_plan(frame, [*rules, *strategies(ROWS, "rows.py").values()], ["KDJ(3, 2, 2)", "rank(close)"])
+    ends, shard = ends_of(table), split(simulated.symbols, 4)[1]
+
+    def task(n: int, batch: bool) -> ShardTask:
+        given = (ends[n - 1], to_ipc(at(table, ends[n]))) if batch else ()
+        return ShardTask(str(store.root), frame, None, shard, ends[0], ends[n], "vector", plan, *given)
+
+    stayed = resident._residents
+    fired = 0
+    for n in range(3, len(ends)):
+        found = answer_of(run_shard(task(n, batch=True)))
+        (kept,) = stayed.values()
+        resident._residents = type(stayed)()
+        anew = answer_of(run_shard(task(n, batch=False)))
+        resident._residents = stayed
+        assert found == anew, n
+        assert (kept.following is not None) == (n > 3)
+        fired += len(found["hits"])
+    assert fired > 50
 
 
 def test_bars_that_the_store_does_not_have_yet_come_with_the_task(
