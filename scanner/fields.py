@@ -42,7 +42,8 @@ class Source:
 
     `names`: symbol -> (short name, day it was seen on), for ST status. `origin`: UTC ns of the first bar end that any
     symbol of the scan may have. `known`: the basis of prices, where it was computed before. `adjust`: without it prices
-    are taken as they stand. Arrays that come out are (bars, symbols), newest last.
+    are taken as they stand. `memo`: where what holds for a session is kept from bar to bar, of the same symbols. Arrays
+    that come out are (bars, symbols), newest last.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Source:
         origin: int | None = None,
         known: Basis | None = None,
         adjust: bool = True,
+        memo: dict[str, Any] | None = None,
     ) -> None:
         self.packed = packed
         self.origin = origin
         self.names = names or {}
         self._known = known
         self._adjust = adjust
+        self._memo = memo
 
     @property
     def length(self) -> int:
@@ -138,6 +141,16 @@ class Source:
 
     def limits(self, keep: int) -> tuple[Array, Array]:
         """(keep, symbols) raw prices of limit up and limit down; NaN where status, rule or reference is unknown."""
+        if keep != 1 or self._memo is None or self.packed.frame == "1d":
+            return self._limits(keep)
+        facts = [self.days(1).view(np.int64), self.references(1), np.isnan(self.raw("prev_close", 1))]
+        known = self._memo.get("limits")
+        if known is None or known[1] is not self.names or not all(map(same, known[0], facts)):
+            known = self._memo["limits"] = [fact.copy() for fact in facts], self.names, self._limits(1)
+        limits: tuple[Array, Array] = known[2]
+        return limits
+
+    def _limits(self, keep: int) -> tuple[Array, Array]:
         shape = (keep, len(self.packed.symbols))
         ratio = limit_ratio(
             np.broadcast_to(self.boards, shape).ravel(),
@@ -193,6 +206,11 @@ def tail(values: Array, keep: int) -> Array:
     out = np.full((keep, *values.shape[1:]), np.nan, dtype=np.result_type(values, np.float64))
     out[keep - len(values) :] = values
     return out
+
+
+def same(one: Array, other: Array) -> bool:
+    """Whether two arrays hold the same numbers; NaN is NaN."""
+    return np.array_equal(one, other, equal_nan=True)
 
 
 def _series(name: str) -> Callable[[Source, int], Array]:

@@ -76,6 +76,7 @@ class Resident:
         self._stop = packed.length
         self._lengths = packed.lengths
         self._matrices = _matrices(packed, basis(packed, origin))
+        self.memo: dict[str, Any] = {}
         self.following: Following | None = None
         """The plan's terms, from the second bar on: one scan alone computes less."""
         self.news: News | None = None
@@ -197,6 +198,7 @@ def run_shard(task: ShardTask) -> ShardAnswer:
             names=_names_of(task),
             times=resident.times,
             known=resident.basis(),
+            memo=resident.memo,
             compute=functools.partial(_values, resident, task.plan, engine),
         )
 

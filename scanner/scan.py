@@ -179,14 +179,15 @@ def scan_shard(
     times: Array | None = None,
     known: Basis | None = None,
     compute: Callable[[Source], Mapping[Term, Any]] | None = None,
+    memo: dict[str, Any] | None = None,
 ) -> ShardAnswer:
     """Scan the symbols of `packed` at `bar_end` (UTC ns). A symbol without a bar there fires nothing.
 
     `times`, `known`: its distinct bar ends and the basis of its prices, where they are known. `compute`: gives the
-    plan's terms where they need not be evaluated from all bars.
+    plan's terms where they need not be evaluated from all bars. `memo`: as of `Source`.
     """
     start = time.perf_counter()
-    source = Source(packed, names=names, origin=origin, known=known)
+    source = Source(packed, names=names, origin=origin, known=known, memo=memo)
     with watched(engine) as report:
         values = evaluate(plan.terms, source, engine) if compute is None else compute(source)
     n = len(packed.symbols)

@@ -17,6 +17,8 @@ from typing import IO
 
 from scanner.indicators import kernels
 from scanner.indicators.spec import Indicator
+from scanner.indicators.window import WINDOWS
+from scanner.program import kernel_of
 from scanner.terms import Term, order
 
 log = logging.getLogger(__name__)
@@ -26,9 +28,9 @@ LOWEST_PRIORITY = 19
 
 
 def needed(terms: Iterable[Term]) -> list[Indicator]:
-    """The indicators with a kernel that terms are computed by, each once."""
-    found = dict.fromkeys(term.indicator for term in order(terms) if term.op == "indicator")
-    return [indicator for indicator in found if indicator.kernel]
+    """The indicators and window functions with a kernel that terms are computed by, each once."""
+    found = dict.fromkeys(kernel[0] for term in order(terms) if (kernel := kernel_of(term)) is not None)
+    return list(found | {WINDOWS["prev"]: None} if found else found)  # that one keeps rows for the others
 
 
 def cold(indicators: Iterable[Indicator]) -> list[Indicator]:

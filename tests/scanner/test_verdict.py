@@ -35,7 +35,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(folders.SETTING, str(tmp_path))
     monkeypatch.setattr(verdict, "_known", {})
     monkeypatch.setattr(verdict, "refused", {})
-    return tmp_path
+    compiling.home.cache_clear()
+    yield tmp_path
+    compiling.home.cache_clear()
 
 
 def anew(name: str, **changes: Any) -> Indicator:

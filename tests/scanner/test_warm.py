@@ -17,7 +17,7 @@ from scanner.language import parse
 
 def test_what_terms_need() -> None:
     terms = [parse("EMA(RSI(6), 3) > MAX(close, 5)"), parse("count(RSI(14) < 30, 5) > 1")]
-    assert [indicator.name for indicator in warm.needed(terms)] == ["RSI", "EMA"]
+    assert [indicator.name for indicator in warm.needed(terms)] == ["RSI", "EMA", "COUNT", "PREV"]
 
 
 def test_cold_kernels_are_compiled_in_the_background_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,12 +41,12 @@ def test_cold_kernels_are_compiled_in_the_background_once(tmp_path: Path, monkey
     assert lowest
     warming.close()
     assert warm.cold(both) == []
-    compiled = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nbc")}
+    compiled = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.drive-*.nbc")}
     assert len(compiled) == 2
     again = warm.Warming(both)
     assert again.wait()
     again.close()
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nbc")} == compiled
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.drive-*.nbc")} == compiled
 
 
 def test_a_process_that_fails_is_never_done_and_said_once(
