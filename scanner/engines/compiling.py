@@ -17,7 +17,10 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from data.errors import EngineError
+from scanner.engines.base import Counts
 from scanner.engines.folders import SETTING, folders
 from scanner.indicators.spec import Indicator
 
@@ -28,19 +31,14 @@ try:
 except ImportError as error:
     raise EngineError(f"engine 'vector' needs numba: {error}. Install it with: pip install numba") from error
 
-BLOCK = 256
-"""Columns that are taken through all bars together: their state and newest rows stay in the cache of a core."""
-
 _COMMON = '''
 import math
 
 from llvmlite import ir
-from numba import float64, int64, njit, types
+from numba import carray, int64, float64, njit, types
 from numba.extending import intrinsic
 
 LANES = 64 // {size}
-matrix = float64[:, ::1]
-given = types.Array(float64, 2, "C", readonly=True)
 places = types.Array(int64, 1, "C", readonly=True)
 
 
@@ -65,6 +63,16 @@ def copier(lanes, align, streamed):
 
 
 one, line = copier(1, {size}, False), copier(LANES, 64, True)
+
+
+@intrinsic
+def numbers(typing, address):
+    """Matrices are made from addresses: those that Python hands over count who uses each of their rows."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
+
+    return types.CPointer(float64)(types.intp), generate
 
 
 @intrinsic
@@ -99,42 +107,30 @@ from __future__ import annotations
 
 {sources}
 @njit({signature}, nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
-def drive(j0, j1, first, stop, {inputs}, state, out, outs, keep, pitch, {results}, {params}):
-    bars, rows, columns = len({input}), len(state), out.shape[1]
+def drive(n, first, stop, phases, end, bars, columns, {given}, rows, states, outs, keep, pitch, {results}, {params}):
+    {matrices}
+    state, out = carray(numbers(states), (rows, columns)), carray(numbers(outs), ({n}, columns))
     {outputs}
-    for left in range(j0, j1, {block}):
-        right = min(j1, left + {block})
-        begin, whole, end = bars, 0, bars
-        for j in range(left, right):
-            begin, whole, end = min(begin, first[j]), max(whole, first[j]), min(end, stop[j])
-        for k in range({n}):
-            for j in range(left, right):
-                out[k, j] = math.nan
-        for t in range(bars - keep, begin):
-            {store}
-        t = begin
-        while t < bars:
-            ahead = bars
-            for j in range(left, right):
-                if first[j] == t:
-                    for k in range(rows):
-                        state[k, j] = 0.0
-                elif first[j] > t:
-                    ahead = min(ahead, first[j])
-            for bar in range(t, ahead):
-                {kernel}(bar, left, right, {inputs}, state, {tiles}, {params})
-                if bar >= bars - keep:
-                    if bar < whole or bar >= end:
-                        for k in range({n}):
-                            for j in range(left, right):
-                                value = out[k, j]
-                                out[k, j] = value if (bar >= first[j]) & (bar < stop[j]) else math.nan
-                    {store_bar}
-            t = ahead
-        for j in range(left, right):
-            if first[j] == bars:
+    for k in range({n}):
+        for j in range(n):
+            out[k, j] = math.nan
+    for t in range(bars - keep, phases[0]):
+        {store}
+    whole = phases[len(phases) - 2]
+    for phase in range(len(phases) - 1):
+        for j in range(n):
+            if first[j] == phases[phase]:
                 for k in range(rows):
                     state[k, j] = 0.0
+        for t in range(phases[phase], phases[phase + 1]):
+            {kernel}(t, 0, n, {inputs}, state, {tiles}, {params})
+            if t >= bars - keep:
+                if t < whole or t >= end:
+                    for k in range({n}):
+                        for j in range(n):
+                            value = out[k, j]
+                            out[k, j] = value if (t >= first[j]) & (t < stop[j]) else math.nan
+                {store}
     settle()
 '''
 
@@ -208,12 +204,12 @@ def load(matrix, left, right, tile, first, stop):
 
 @functools.cache
 def compiled(indicator: Indicator) -> Any:
-    """drive(j0, j1, first, stop, inputs, state, out, outs, keep, pitch, results, parameters): all bars of [j0, j1).
+    """drive(n, first, stop, phases, end, bars, columns, inputs, rows, state, out, keep, pitch, results, parameters):
+    all bars of the first n columns.
 
-    `first`, `stop`: (columns,); inputs (bars, columns), state (rows, columns), and `out` (outputs, columns), whose rows
-    the kernel fills bar by bar, `outs` being its address: C-contiguous float64. Results, one an output, are addresses
-    of column 0 of C-contiguous matrices of `keep` rows, the last bars' as a ring, and `pitch` columns. They are NaN
-    outside [first, stop) of each column, and the state of a column without bars is zero.
+    `first`, `stop`, `phases`, `end`: see `span`. The rest are addresses of C-contiguous float64: inputs (bars, columns); state (rows, columns); out (outputs,
+    columns), whose rows the kernel fills bar by bar; and of each result column 0 of a matrix of `keep` rows, the last
+    bars' as a ring, and `pitch` columns. Results are NaN outside [first, stop) of each column.
     """
     return _module(home(indicator.name, source(indicator))).drive
 
@@ -226,6 +222,15 @@ def loader() -> Any:
     later one at which it is not. Returns 0 where that is what `first` said and there is none, else 1.
     """
     return _module(home("load", _LOAD)).load
+
+
+def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts, int]:
+    """`first`, `stop`, `phases` and `end` for `drive`."""
+    begun = np.unique(first)
+    begun = begun[begun < bars]
+    phases = np.append(begun, bars) if len(begun) else np.array([bars, bars])
+    # A column without bars is outside at every bar.
+    return first, stop, phases, 0 if (first >= bars).any() else int(stop.min())
 
 
 @functools.cache
@@ -246,32 +251,28 @@ def source(indicator: Indicator) -> str:
     results = [f"r{k}" for k in range(len(indicator.outputs))]
     params = [f"p{k}" for k in range(len(indicator.params))]
     kinds = ["int64" if param.kind is int else "float64" for param in indicator.params]
-    types = ["int64"] * 2 + ["places"] * 2 + ["given"] * len(inputs) + ["matrix"] * 2
-    types += ["int64"] * (3 + len(results)) + kinds
+    given = [f"g{k}" for k in range(len(inputs))]
+    types = ["int64"] + ["places"] * 3 + ["int64"] * (8 + len(given) + len(results)) + kinds
     size = 8
 
-    def store(t: str) -> str:
-        where = f"{size} * ({t} % keep * pitch + left)"
-        return "; ".join(
-            f"put(outs + 8 * ({k} * columns + left), {result} + {where}, right - left)"
-            for k, result in enumerate(results)
-        )
-
+    where = f"{size} * (t % keep * pitch)"
+    puts = [f"put(outs + 8 * {k} * columns, {result} + {where}, n)" for k, result in enumerate(results)]
     return _MODULE.format(
         common=_COMMON.format(size=size, ir="DoubleType"),
         sources="\n\n".join(_sources(indicator.kernel.advance, {})),
         signature=f"types.void({', '.join(types)})",
         kernel=indicator.kernel.advance.__name__,
         outputs="; ".join(f"{name} = out[{k} : {k + 1}]" for k, name in enumerate(outputs)),
-        store=store("t"),
-        store_bar=store("bar"),
+        store="; ".join(puts),
         inputs=", ".join(inputs),
         tiles=", ".join(outputs),
         results=", ".join(results),
         params=", ".join(params),
-        input=inputs[0],
+        given=", ".join(given),
+        matrices="; ".join(
+            f"{name} = carray(numbers({address}), (bars, columns))" for name, address in zip(inputs, given, strict=True)
+        ),
         n=len(outputs),
-        block=BLOCK,
     )
 
 

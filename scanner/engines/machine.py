@@ -16,6 +16,8 @@ Matrix = Any
 Bar = Any
 """A machine's own word for which columns have a bar now, and where each stands."""
 Step = Callable[[Bar], None]
+_BLOCK = 256
+"""Columns that are taken through all bars together: what they need stays in the cache of a core."""
 
 
 class Machine(Protocol):
@@ -94,12 +96,21 @@ class CpuMachine:
         state: Floats,
         outputs: Sequence[Floats],
     ) -> None:
-        out = np.empty((len(outputs), state.shape[1]))
-        self._compiling.compiled(indicator)(
-            *(0, state.shape[1], first, stop, *inputs, state, out, out.ctypes.data, *outputs[0].shape),
-            *(output.ctypes.data for output in outputs),
-            *_values(indicator, params),
-        )
+        n, bars = len(first), len(inputs[0])
+        if n == 0 or bars == 0:
+            return
+        out = np.empty((len(outputs), n))
+        drive = self._compiling.compiled(indicator)
+        for left in range(0, n, _BLOCK):
+            right = min(n, left + _BLOCK)
+            drive(
+                *(right - left, *self._compiling.span(first[left:right], stop[left:right], bars), bars, n),
+                *(matrix.ctypes.data + 8 * left for matrix in inputs),
+                *(len(state), state.ctypes.data + 8 * left, out.ctypes.data + 8 * left, len(outputs[0]), n),
+                *(output.ctypes.data + 8 * left for output in outputs),
+                *_values(indicator, params),
+            )
+        state[:, first >= bars] = 0.0
 
     def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Runs of columns that have a bar and stand at the same t: (runs, 3) of t, first and last + 1."""

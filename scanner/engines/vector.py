@@ -11,12 +11,14 @@ import numpy as np
 from data.panel import Floats
 from scanner.engines.base import Call, Counts, Engine, Series, check_inputs, load, spans
 from scanner.engines.buffers import Buffers
-from scanner.engines.compiling import BLOCK, compiled, loader
+from scanner.engines.compiling import compiled, loader, span
 from scanner.engines.verdict import refusal
 from scanner.indicators.spec import Indicator
 
 LARGE = 1 << 17
 """Bars times symbols from which on more than one thread pays."""
+BLOCK = 256
+"""Columns that are taken through all bars and kernels together: what they need stays in the caches of a core."""
 _PITCH = BLOCK + 8
 """Columns of the matrices of a block: rows a power of two apart would contend for the same places of a cache."""
 
@@ -122,27 +124,28 @@ class _Plan:
         whole = buffers.empty(len(self._matrices) * self.bars, _PITCH)
         tiles = [whole[k * self.bars : (k + 1) * self.bars] for k in range(len(self._matrices))]
         state, out = np.empty((self._rows, _PITCH)), np.empty((self._width, _PITCH))
-        outs = out.ctypes.data
+        places = [tile.ctypes.data for tile in tiles]
+        states, outs = state.ctypes.data, out.ctypes.data
         first, stop = np.empty((2, len(tiles), BLOCK), dtype=np.int64)
         for left in blocks:
             n = min(BLOCK, self.n_symbols - left)
-            right = left + n
-            listed = self.bars - self._lengths[left:right]
-            ended = np.full(n, self.bars)
+            lengths = self._lengths[left : left + n]
+            listed = self.bars - lengths
             odd = []
             for k, (matrix, tile) in enumerate(zip(self._matrices, tiles, strict=True)):
                 first[k, :n] = listed
-                odd.append(read(matrix, left, right, tile, first[k], stop[k]))
-            known: dict[tuple[int, ...], tuple[Counts, Counts]] = {}
-            for drive, inputs, total, rows, keep, addresses, values in self._steps:
-                span = (listed, ended)
+                odd.append(read(matrix, left, left + n, tile, first[k], stop[k]))
+            everywhere = span(listed, np.full(n, self.bars), self.bars)
+            known: dict[tuple[int, ...], tuple[Counts, Counts, Counts, int]] = {}
+            for drive, inputs, total, rows, keep, results, values in self._steps:
+                between = everywhere
                 if not total and any(odd[k] for k in inputs):
                     if inputs not in known:
-                        known[inputs] = _joint(inputs, first, stop, tiles, self._lengths[left:right])
-                    span = known[inputs]
+                        known[inputs] = span(*_joint(inputs, first, stop, tiles, lengths), self.bars)
+                    between = known[inputs]
                 drive(
-                    *(0, n, *span, *(tiles[k] for k in inputs), state[:rows], out, outs, keep, self.n_symbols),
-                    *(address + 8 * left for address in addresses),
+                    *(n, *between, self.bars, _PITCH, *(places[k] for k in inputs), rows, states, outs),
+                    *(keep, self.n_symbols, *(result + 8 * left for result in results)),
                     *values,
                 )
 

@@ -12,6 +12,7 @@ FLAT = 1e-10
 
 def rsi(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: bars seen, value before, sum or mean of gains, of losses."""
+    share = 1.0 / n
     now, v = row(x, t, j0, j1), row(out, t, j0, j1)
     seen, before, gains, losses = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
     for j in range(j1 - j0):
@@ -23,14 +24,11 @@ def rsi(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int)
         change = change if k >= 1.0 else 0.0
         up = change if change > 0.0 else 0.0
         down = -change if change < 0.0 else 0.0
-        gain_sum = gain + up
-        loss_sum = loss + down
-        gain_sum = gain_sum / n if k == n else gain_sum
-        loss_sum = loss_sum / n if k == n else loss_sum
-        gain_mean = (gain * (n - 1.0) + up) / n
-        loss_mean = (loss * (n - 1.0) + down) / n
-        gain = gain_mean if k > n else gain_sum
-        loss = loss_mean if k > n else loss_sum
+        # A sum of the first n changes becomes their mean, which then gives way to each change by an n-th.
+        weight = n - 1.0 if k > n else 1.0
+        scale = share if k >= n else 1.0
+        gain = (gain * weight + up) * scale
+        loss = (loss * weight + down) * scale
         both = gain + loss
         strength = 100.0 * (gain / both)
         strength = strength if both > 0.0 else 0.0
@@ -49,13 +47,28 @@ def cci(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, stat
         now[j] = (highs[j] + lows[j] + closes[j]) / 3.0
         mean[j] = 0.0
         spread[j] = 0.0
-    for lag in range(n):
+    # Four bars at a time: what is read and written between them stays in registers.
+    for lag in range(n // 4):
+        at = t + 1 + 4 * lag
+        first, second = state[3 + at % n, j0:j1], state[3 + (at + 1) % n, j0:j1]
+        third, fourth = state[3 + (at + 2) % n, j0:j1], state[3 + (at + 3) % n, j0:j1]
+        for j in range(j1 - j0):
+            mean[j] = mean[j] + first[j] + second[j] + third[j] + fourth[j]
+    for lag in range(n - n % 4, n):
         price = state[3 + (t + 1 + lag) % n, j0:j1]
         for j in range(j1 - j0):
             mean[j] = mean[j] + price[j]
     for j in range(j1 - j0):
         mean[j] = mean[j] / n
-    for lag in range(n):
+    for lag in range(n // 4):
+        at = t + 1 + 4 * lag
+        first, second = state[3 + at % n, j0:j1], state[3 + (at + 1) % n, j0:j1]
+        third, fourth = state[3 + (at + 2) % n, j0:j1], state[3 + (at + 3) % n, j0:j1]
+        for j in range(j1 - j0):
+            m = mean[j]
+            s = spread[j] + abs(first[j] - m) + abs(second[j] - m)
+            spread[j] = s + abs(third[j] - m) + abs(fourth[j] - m)
+    for lag in range(n - n % 4, n):
         price = state[3 + (t + 1 + lag) % n, j0:j1]
         for j in range(j1 - j0):
             spread[j] = spread[j] + abs(price[j] - mean[j])

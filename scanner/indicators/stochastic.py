@@ -38,8 +38,8 @@ def stoch(
         b = low_rest[j]
         highest = a if a > highest else highest
         lowest = b if b < lowest else lowest
-        spread = (highest - lowest) / 100.0
-        fast = (closes[j] - lowest) / spread
+        spread = highest - lowest
+        fast = (closes[j] - lowest) / spread * 100.0
         fast = fast if spread != 0.0 else 0.0
         fast = fast if k >= n else 0.0
         fast_now[j] = fast
@@ -117,8 +117,8 @@ def willr(
         b = low_rest[j]
         highest = a if a > highest else highest
         lowest = b if b < lowest else lowest
-        spread = (highest - lowest) / -100.0
-        place = (highest - closes[j]) / spread
+        spread = highest - lowest
+        place = (highest - closes[j]) / spread * -100.0
         place = place if spread != 0.0 else 0.0
         v[j] = place if k >= n else math.nan
         seen[j] = k

@@ -65,6 +65,7 @@ def bbands(
     down: float,
 ) -> None:
     """State: bars seen, sum of the last n - 1 values, sum of their squares, value before, bars since it changed."""
+    share = 1.0 / n
     now, old = row(x, t, j0, j1), row(x, t - n + 1, j0, j1)
     upper, middle, lower = row(upper_out, t, j0, j1), row(middle_out, t, j0, j1), row(lower_out, t, j0, j1)
     seen, total, squares, before, same = (
@@ -84,7 +85,7 @@ def bbands(
         s = total[j] + a
         q = squares[j] + a * a
         mean = s / n
-        variance = q / n - mean * mean
+        variance = q * share - mean * mean
         deviation = math.sqrt(variance if variance >= EPSILON else 0.0)
         flat = still >= n
         mean = a if flat else mean
@@ -177,6 +178,7 @@ def sar(
 
 def adx(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: bars seen; high, low and close before; smoothed movement up and down, true range; sum or mean of DX."""
+    share = 1.0 / n
     highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
     seen, high_before, low_before, close_before = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
     ups, downs, ranges, averages = state[4, j0:j1], state[5, j0:j1], state[6, j0:j1], state[7, j0:j1]
@@ -195,21 +197,20 @@ def adx(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, stat
         minus = fall if (fall > 0.0) & (rise < fall) else 0.0
         reach = true_range(h, w, close_before[j])
         # The first bar has nothing before it; the next n - 1 are summed, then each sum loses an n-th a bar.
-        up_less = up - up / n if k >= n else up
-        down_less = down - down / n if k >= n else down
-        span_less = span - span / n if k >= n else span
+        up_less = up - up * share if k >= n else up
+        down_less = down - down * share if k >= n else down
+        span_less = span - span * share if k >= n else span
         up = up_less + plus if k >= 1.0 else 0.0
         down = down_less + minus if k >= 1.0 else 0.0
         span = span_less + reach if k >= 1.0 else 0.0
-        di_minus = 100.0 * (down / span)
-        di_plus = 100.0 * (up / span)
-        both = di_minus + di_plus
-        dx = 100.0 * (abs(di_minus - di_plus) / both)
-        known = (k >= n) & (abs(span) >= EPSILON) & (abs(both) >= EPSILON)
-        total = average + dx if known else average
-        total = total / n if k + 1.0 == 2.0 * n else total
-        wilder = (average * (n - 1.0) + dx) / n if known else average
-        average = wilder if k >= 2.0 * n else total
+        # |+DI - -DI| / (+DI + -DI), in which the true range cancels.
+        both = up + down
+        dx = 100.0 * (abs(down - up) / both)
+        known = (k >= n) & (span >= EPSILON) & (100.0 * both >= EPSILON * span)
+        weight = n - 1.0 if k >= 2.0 * n else 1.0
+        scale = share if k >= 2.0 * n else 1.0
+        average = (average * weight + dx) * scale if known else average
+        average = average * share if k + 1.0 == 2.0 * n else average
         v[j] = average if k + 1.0 >= 2.0 * n else math.nan
         ups[j] = up
         downs[j] = down

@@ -9,6 +9,7 @@ from scanner.indicators.spec import Indicator, Kernel, integer
 
 def atr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: bars seen, close before, sum or mean of true ranges."""
+    share = 1.0 / n
     highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
     seen, before, average = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
     for j in range(j1 - j0):
@@ -16,11 +17,11 @@ def atr(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, stat
         a = average[j]
         c = closes[j]
         reach = true_range(highs[j], lows[j], before[j])
-        total = a + reach
-        total = total / n if k == n else total
-        total = total if k >= 1.0 else 0.0
-        wilder = (a * (n - 1.0) + reach) / n
-        a = wilder if k > n else total
+        # The sum of the first n becomes their mean, which then gives way to each by an n-th; the first bar has none.
+        weight = n - 1.0 if k > n else 1.0
+        scale = share if k >= n else 1.0
+        a = (a * weight + reach) * scale
+        a = a if k >= 1.0 else 0.0
         v[j] = a if k >= n else math.nan
         average[j] = a
         before[j] = c
