@@ -30,6 +30,11 @@ class Buffers:
             while self._free and self._free[0][0] < self._round - ROUNDS:
                 self._free.popleft()
 
+    @property
+    def free_bytes(self) -> int:
+        """What is kept for later."""
+        return sum(size * 8 for _, size, _ in self._free)
+
     def empty(self, rows: int, columns: int) -> Floats:
         """A matrix of any content."""
         size = rows * columns
@@ -49,9 +54,8 @@ class Buffers:
         """Memory that nobody uses any more."""
         with self._lock:
             self._free.append((self._round, block.size, block))
-            kept = sum(size * 8 for _, size, _ in self._free)
-            while kept > MOST_BYTES:
-                kept -= self._free.popleft()[1] * 8
+            while self.free_bytes > MOST_BYTES:
+                self._free.popleft()
 
 
 class _Lease:

@@ -207,9 +207,10 @@ def compiled(indicator: Indicator) -> Any:
     """drive(n, first, stop, phases, end, bars, columns, inputs, rows, state, out, keep, pitch, results, parameters):
     all bars of the first n columns.
 
-    `first`, `stop`, `phases`, `end`: see `span`. The rest are addresses of C-contiguous float64: inputs (bars, columns); state (rows, columns); out (outputs,
-    columns), whose rows the kernel fills bar by bar; and of each result column 0 of a matrix of `keep` rows, the last
-    bars' as a ring, and `pitch` columns. Results are NaN outside [first, stop) of each column.
+    `first`, `stop`, `phases`, `end`: see `span`. The rest are addresses of C-contiguous float64: inputs (bars,
+    columns); state (rows, columns); out (outputs, columns), whose rows the kernel fills bar by bar; and of each result
+    column 0 of a matrix of `keep` rows, the last bars' as a ring, and `pitch` columns. Results are NaN outside
+    [first, stop) of each column.
     """
     return _module(home(indicator.name, source(indicator))).drive
 

@@ -3,14 +3,24 @@
 import inspect
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import llvmlite.binding
+import numba
+import numpy as np
 import pytest
 
-from scanner.engines import folders
+from scanner.engines import buffers, folders, vector
+from scanner.engines.base import Call, Series
+from scanner.engines.compiling import compiled
+from scanner.engines.golden import market
+from scanner.engines.vector import VectorEngine
 from scanner.indicators import kernels
 from scanner.indicators.spec import Indicator
 
@@ -82,3 +92,68 @@ def test_a_kernel_takes_what_its_declaration_lists(indicator: Indicator) -> None
     assert taken[:3] == ["t", "j0", "j1"]
     assert taken[3 + len(indicator.inputs)] == "state"
     assert len(taken) == 4 + len(indicator.inputs) + len(indicator.outputs) + len(indicator.params)
+
+
+FUSED = re.compile(r"\b(vfn?m(add|sub)\w*|fn?m(add|sub)|fml[as])\b")
+"""A product and a sum that are rounded once, of x86 and of ARM."""
+
+
+def assembly_of(function: Any) -> str:
+    """What the CPU runs; numba shows it of functions only that it has not found on disk."""
+    (made,) = function.overloads.values()
+    text: str = made.library.codegen._tm.emit_assembly(made.library._get_module_for_linking())
+    return text
+
+
+@pytest.mark.parametrize("indicator", kernels(), ids=lambda i: i.name)
+def test_no_product_is_fused_with_a_sum(indicator: Indicator) -> None:
+    """A GPU's bits are to be the same, and so are those of a CPU that has no such operation."""
+    assembly = assembly_of(compiled(indicator))
+    assert re.search(r"\bv?mulpd\b|\bv?addpd\b|\bfadd\b|\bv?cmp\w*pd\b|\bv?mov\w*pd\b", assembly), "no floats in it"
+    assert not FUSED.search(assembly)
+
+
+def test_a_fused_product_would_be_seen() -> None:
+    if platform.machine() == "x86_64" and not llvmlite.binding.get_host_cpu_features()["fma"]:
+        return  # nor can a kernel have one
+    fused = numba.njit("float64(float64, float64, float64)", fastmath=True)(lambda a, b, c: a * b + c)
+    assert FUSED.search(assembly_of(fused))
+
+
+@pytest.mark.parametrize("block", [64, 256])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bits_know_nothing_of_blocks_and_threads(threads: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listings, gaps and symbols without bars in every block; indicators one by one against all at once."""
+    monkeypatch.setattr(vector, "LARGE", 0)
+    chosen = [i for i in kernels() if i.name in ("SMA", "KDJ", "MFI", "ADX", "CCI", "BBANDS")]
+    calls = []
+    for indicator in chosen:
+        inputs = [Series(matrix, lengths) for matrix, lengths in market(indicator, n_symbols=300, bars=90)]
+        calls.append((indicator, indicator.bind(), inputs))
+    engine = VectorEngine(1)
+    alone = [engine.by_kernel(*call, keep=keep) for call in calls for keep in (None, 7)]
+    monkeypatch.setattr(vector, "BLOCK", block)
+    together = VectorEngine(threads).run_all([Call(*call, keep) for call in calls for keep in (None, 7)])
+    for one, other in zip(alone, together, strict=True):
+        for got, wanted in zip(one, other, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_memory_of_results_is_used_again_once_nobody_sees_it() -> None:
+    pool = buffers.Buffers()
+    size = (1, buffers.LEAST_BYTES // 8)
+    first = pool.empty(*size)
+    place, view = first.ctypes.data, first[:, 5:]
+    del first
+    assert pool.empty(*size).ctypes.data != place, "a view is left"
+    del view
+    assert pool.empty(*size).ctypes.data == place
+
+
+def test_memory_that_is_not_used_again_is_given_back() -> None:
+    pool = buffers.Buffers()
+    pool.empty(1, buffers.LEAST_BYTES // 8)
+    assert pool.free_bytes == buffers.LEAST_BYTES
+    for _ in range(buffers.ROUNDS + 1):
+        pool.begin()
+    assert pool.free_bytes == 0
