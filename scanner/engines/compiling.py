@@ -8,13 +8,12 @@ it lies in a folder named by a hash of all of it, of numba and of the CPU.
 import functools
 import hashlib
 import importlib.util
-import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from data.errors import EngineError
 from scanner.engines.base import Counts
 from scanner.engines.folders import SETTING, folders
+from scanner.indicators import grammar
 from scanner.indicators.spec import Indicator
 
 try:
@@ -260,7 +260,7 @@ def source(indicator: Indicator) -> str:
     puts = [f"put(outs + 8 * {k} * columns, {result} + {where}, n)" for k, result in enumerate(results)]
     return _MODULE.format(
         common=_COMMON.format(size=size, ir="DoubleType"),
-        sources="\n\n".join(_sources(indicator.kernel.advance, {})),
+        sources=_sources(indicator.kernel.advance),
         signature=f"types.void({', '.join(types)})",
         kernel=indicator.kernel.advance.__name__,
         outputs="; ".join(f"{name} = out[{k} : {k + 1}]" for k, name in enumerate(outputs)),
@@ -285,26 +285,20 @@ def step_source(indicator: Indicator) -> str:
     params = [f"p{k}" for k in range(len(indicator.params))]
     kinds = ["int64" if param.kind is int else "float64" for param in indicator.params]
     return _STEP.format(
-        sources="\n\n".join(_sources(indicator.kernel.advance, {})),
+        sources=_sources(indicator.kernel.advance),
         types=", ".join([*["given"] * len(inputs), *["matrix"] * (1 + len(outputs)), *kinds]),
         kernel=indicator.kernel.advance.__name__,
         arguments=", ".join([*inputs, "state", *outputs, *params]),
     )
 
 
-def _sources(function: Callable[..., Any], seen: dict[str, object]) -> Iterator[str]:
+def _sources(kernel: Callable[..., Any]) -> str:
     """The sources of a kernel and of the functions and constants of ours that it names, in the order of need."""
-    assert isinstance(function, FunctionType)
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name)
-        if name in seen or isinstance(value, ModuleType):
-            continue
-        seen[name] = value
-        if isinstance(value, FunctionType):
-            yield from _sources(value, seen)
-        elif isinstance(value, int | float):
-            yield f"{name} = {value!r}\n"
-    yield f'@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)\n{inspect.getsource(function)}'
+    decorator = '@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)'
+    return "\n\n".join(
+        f"{decorator}\n{grammar.source(part)[0]}" if isinstance(part, FunctionType) else f"{name} = {part!r}\n"
+        for name, part in grammar.parts(kernel).items()
+    )
 
 
 def _module(folder: Path) -> Any:
@@ -323,13 +317,13 @@ def home(name: str, text: str) -> Path:
 
     Its name is that of the text, of numba and of the CPU: where any of them differs, bits may.
     """
-    cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
-    versions = f"{sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"
-    digest = hashlib.sha256(f"{versions}\n{text}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{_versions()}\n{text}".encode()).hexdigest()[:16]
     refused = []
     for folder in folders():
         path = folder / f"{name.lower()}_{digest}" / "kernel.py"
         try:
+            if os.access(path.parent, os.W_OK) and path.exists() and path.read_text(encoding="utf-8") == text:
+                return path.parent
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
                 file.write(text)
@@ -340,3 +334,10 @@ def home(name: str, text: str) -> Path:
             continue
         return path.parent
     raise EngineError(f"no folder for compiled kernels can be written: {'; '.join(refused)}. Set {SETTING} to one")
+
+
+@functools.cache
+def _versions() -> str:
+    """What else than its source makes the bits of a compiled kernel."""
+    cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
+    return f"{sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"

@@ -29,7 +29,7 @@ def test_compiled_and_numpy_are_one(indicator: Indicator, choice: str) -> None:
         "lowest": tuple(p.lo for p in indicator.params),
     }
     params = indicator.bind(*values[choice])
-    for n_symbols, bars in ((3 * N_SYMBOLS, 150), (1, 1), (N_SYMBOLS, 0), (0, 30)):
+    for n_symbols, bars in ((270, 90), (1, 1), (N_SYMBOLS, 0), (0, 30)):
         inputs = [Series(*given) for given in market(indicator, n_symbols, bars)]
         for keep in (None, 7):
             got = vector.by_kernel(indicator, params, inputs, keep=keep)
