@@ -2,13 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from data.errors import ScanError
 from data.panel import Panel
 from data.schema import BAR
 from data.store import BarStore
@@ -30,18 +31,19 @@ from scanner.scan import rule_hits
 from scanner.strategy import Rule
 from scanner.terms import Term
 
-N_INDICATORS, N_RULES = 55, 50
 FIRST = 2
 """Bars that are scanned before the clock runs: what is opened or compiled at the first one is no part of a scan."""
 Hits = frozenset[tuple[str, str, str]]
 """(strategy, symbol, action)."""
 
 
-def indicators(number: int = N_INDICATORS) -> list[str]:
+def indicators(number: int) -> list[str]:
     """So many distinct indicators: the catalogue at its defaults, then with longer first periods."""
+    names = list(catalog)
+    few = [names[k * len(names) // number] for k in range(min(number, len(names)))] if number < len(names) else names
     found: dict[str, None] = {}
     for step in range(number):
-        for indicator in catalog.values():
+        for indicator in map(catalog.__getitem__, few):
             params = indicator.bind()
             first = next((p for p in indicator.params if p.kind is int), None)
             if step and first is not None:
@@ -52,9 +54,10 @@ def indicators(number: int = N_INDICATORS) -> list[str]:
     raise ValueError(f"there are not {number} indicators")
 
 
-def rules(number: int = N_RULES) -> dict[str, str]:
-    """So many conditions over the catalogue, evenly taken from those that its declarations suggest."""
-    every = list(rules_of(catalog).values())
+def rules(number: int, wanted: Iterable[str]) -> dict[str, str]:
+    """So many conditions over these indicators, evenly taken from those that their declarations suggest."""
+    used = {term.indicator.name: term.indicator for term in map(parse, wanted)}
+    every = list(rules_of(used).values())
     chosen = [every[k * len(every) // number] for k in range(number)]
     return {f"rule_{k}": text for k, text in enumerate(chosen)}
 
@@ -87,7 +90,15 @@ def as_rows(panel: Panel) -> pa.Table:
 class _Scans:
     """One engine on one cluster with a store of its own, which scans bar after bar."""
 
-    def __init__(self, bars: Bars, registry: StrategyRegistry, root: Path, engine: Engine, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        bars: Bars,
+        registry: StrategyRegistry,
+        extra: Sequence[str],
+        root: Path,
+        engine: Engine,
+        cluster: Cluster,
+    ) -> None:
         store = BarStore(root)
         self._scan = MarketScan(
             store,
@@ -97,8 +108,9 @@ class _Scans:
             engine=engine,
             cluster=cluster,
             history=None,
-            extra=indicators(),
+            extra=extra,
         )
+        self._engine = engine.name
         self._panel = bars.panel
         self._next = 0
 
@@ -119,6 +131,8 @@ class _Scans:
         scanned = self._scan.scan(
             int(times[self._next]), origin=int(times[0]), batch=self._batch, previous=int(times[self._next - 1])
         )
+        if scanned.result.engine != self._engine:
+            raise ScanError(f"{scanned.result.engine} computed a scan that {self._engine} was asked for")
         return frozenset((hit.strategy, hit.symbol, hit.action) for hit in scanned.result.hits)
 
     def ready(self) -> None:
@@ -134,12 +148,12 @@ class _Baseline:
     What TA-Lib has no function for is given to it, computed before the clock runs.
     """
 
-    def __init__(self, bars: Bars, registry: StrategyRegistry, own: str = "talib") -> None:
+    def __init__(self, bars: Bars, registry: StrategyRegistry, extra: Sequence[str], own: str = "talib") -> None:
         """`own`: the engine that computes what TA-Lib lacks."""
         self._own = choose(own)[0]
         self._bars, self._rules = bars, [rule for rule in registry.values() if isinstance(rule, Rule)]
         self._terms = {term: 1 for rule in self._rules for term in (rule.when, *rule.shown)}
-        self._terms |= dict.fromkeys(map(parse, indicators()), 1)
+        self._terms |= dict.fromkeys(map(parse, extra), 1)
         self._engine = choose("talib")[0]
 
     def open(self, at: int) -> None:
@@ -176,19 +190,20 @@ class _Baseline:
         )
 
 
-def scans(bars: Bars, field: Field, runs: int, folder: Path) -> list[Row]:
+def scans(bars: Bars, field: Field, runs: int, folder: Path, n_indicators: int = 55, n_rules: int = 50) -> list[Row]:
     """The rows of `scan`; `bars`: a full rectangle, of which the last rows are the new bars. Raises UnequalError."""
     new = FIRST + runs
     before = bars.length - new - 1
-    registry = strategies(rules(), folder)
+    extra = indicators(n_indicators)
+    registry = strategies(rules(n_rules, extra), folder)
     stored = folder / "store"
     BarStore(stored, origin="benchmark").append(as_rows(bars.panel), "1d")
     own = "talib" if "vector" in field.missing else "vector"
-    every: list[tuple[str, int, _Scans | _Baseline]] = [(LOOP, 1, _Baseline(bars, registry, own))]
+    every: list[tuple[str, int, _Scans | _Baseline]] = [(LOOP, 1, _Baseline(bars, registry, extra, own))]
     for name, engine, cluster in _places(field):
         root = folder / name
         shutil.copytree(stored, root)
-        every.append((name, cluster.workers, _Scans(bars, registry, root, choose(engine)[0], cluster)))
+        every.append((name, cluster.workers, _Scans(bars, registry, extra, root, choose(engine)[0], cluster)))
     found: dict[str, list[Hits]] = {}
     for name, _, scan in every:
         scan.open(before)
@@ -211,7 +226,7 @@ def scans(bars: Bars, field: Field, runs: int, folder: Path) -> list[Row]:
             each.append(time.perf_counter() - start)
             scan.ready()
     ways = [Way(name, threads, scan.step, list) for name, threads, scan in every]
-    return rows_of("scan", bars, N_INDICATORS, ways, seconds)
+    return rows_of("scan", bars, n_indicators, ways, seconds)
 
 
 def _places(field: Field) -> Iterator[tuple[str, str, Cluster]]:

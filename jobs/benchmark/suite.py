@@ -14,18 +14,19 @@ from typing import Any
 from data.errors import EngineError, UsageError
 from data.panel import Panel
 from data.settings import APP
-from jobs.benchmark.bars import Bars, market, rectangle
+from jobs.benchmark.bars import Bars, market, rectangle, simulated
 from jobs.benchmark.cases import TWENTY, Row, measure, one_indicator
 from jobs.benchmark.engines import Field, Outputs, Way, Work, cores
 from jobs.benchmark.loop import Call
+from jobs.benchmark.newest import new_bars, newest
 from jobs.benchmark.scans import FIRST, scans
 from jobs.benchmark.share import Processes, write
-from scanner.cluster import Cluster, DaskCluster, make_cluster
+from scanner.cluster import DaskCluster
 from scanner.engines.base import choose
 from scanner.engines.gpu import probe
 from scanner.evaluate import compute
 
-CASES = ("one-indicator", "batch", "last", "history", "scan")
+CASES = ("one-indicator", "batch", "last", "history", "bar", "bar-halts", "scan")
 HISTORY = 5
 """How many times as many bars `history` has as the other cases: 1,250 of 250."""
 PACKAGES = (APP, "TA-Lib", "numba", "numpy", "dask", "distributed", "pyarrow", "cupy-cuda12x", "dask-cuda", "cudf-cu12")
@@ -40,6 +41,9 @@ class Asked:
     bars: int = 250
     runs: int = 5
     market: Path | None = None
+    indicators: int = 55
+    rules: int = 50
+    """Both of `scan` alone."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,18 @@ def run(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Report
                 case "last":
                     bars = _rectangle(asked.symbols, asked.bars)
                     rows += measure(case, Work(calls, bars, keep=2), ground, asked.runs)
+                case "bar":
+                    bars = rectangle(asked.symbols, asked.bars + new_bars(asked.runs))
+                    rows += newest(case, bars, calls, ground, asked.runs)
+                case "bar-halts":
+                    n_bars = asked.bars + new_bars(asked.runs)
+                    bars = simulated(asked.symbols, n_bars) if asked.market is None else _market(asked.market)
+                    halts = bars.name
+                    rows += newest(case, bars.last(n_bars), calls, ground, asked.runs)
                 case "scan":
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                     bars = rectangle(asked.symbols, asked.bars + FIRST + asked.runs)
-                    rows += scans(bars, ground, asked.runs, folder)
+                    rows += scans(bars, ground, asked.runs, folder, asked.indicators, asked.rules)
             _rectangle.cache_clear()
     return Report(machine(), versions(), tuple(rows), ground.missing, halts)
 
@@ -108,10 +120,13 @@ def _ground() -> Iterator[Field]:
     with Processes(n) as processes, tempfile.TemporaryDirectory() as root, ExitStack() as stack:
         cluster = DaskCluster(workers=n, dashboard_port=0)
         stack.callback(cluster.close)
-        gpus: Cluster | None = None
+        gpus: DaskCluster | None = None
         if "cuda" not in missing:
-            gpus = make_cluster("cuda", dashboard_port=0)
-            stack.callback(gpus.close)
+            try:
+                gpus = DaskCluster("cuda", dashboard_port=0)
+                stack.callback(gpus.close)
+            except EngineError as error:
+                missing["cuda-dask"] = str(error)
 
         def folder(bars: Bars) -> str:
             path = Path(root) / str(bars.number)
@@ -120,7 +135,7 @@ def _ground() -> Iterator[Field]:
                 write(bars, path)
             return str(path)
 
-        yield Field(processes, cluster, gpus, folder, n, missing)  # type: ignore[arg-type]
+        yield Field(processes, cluster, gpus, folder, n, missing)
 
 
 def on_market(case: str, calls: Sequence[Call], bars: Bars, ground: Field, runs: int) -> list[Row]:

@@ -16,7 +16,7 @@ from jobs.benchmark.suite import CASES, Asked, Report, run
 from jobs.options import config_option, json_option, on_terminal, print_json, verbosity_options
 from jobs.simulated import is_simulated
 
-QUICK = Asked(symbols=64, bars=80, runs=1)
+QUICK = Asked(symbols=64, bars=80, runs=1, indicators=12, rules=10)
 
 
 @click.command()

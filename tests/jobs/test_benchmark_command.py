@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from data.panel import Panel
 from data.store import BarStore
-from jobs.benchmark import bars, cases, checking, report, scans, share, suite
+from jobs.benchmark import bars, cases, checking, newest, report, scans, share, suite
 from jobs.benchmark.cases import TWENTY, Row
 from jobs.benchmark.checking import UnequalError, check, warmed_up
 from jobs.benchmark.engines import Field, Resident, Way, Work, ways
@@ -23,6 +23,8 @@ from scanner.engines.gpu import probe
 from scanner.engines.machine import machine_of
 from scanner.engines.vector import VectorEngine
 from scanner.indicators import catalog
+from scanner.language import parse
+from scanner.terms import order
 
 KEYS = (
     "case", "engine", "symbols", "bars", "indicators", "threads", "median_s", "min_s", "max_s", "ratio_to_talib_loop",
@@ -73,6 +75,7 @@ def test_the_report_says_what_was_measured_on_what(everything: tuple[str, str]) 
     for case in suite.CASES:
         assert f"## {case}" in lines
     assert any(line.startswith("- `vector` on 1: median ") and "; worst " in line for line in lines)
+    assert "(the simulated market). " in text
     for name in TWENTY:
         assert f"\n| {name.partition('(')[0]} | " in text or "talib" not in str(catalog.get(name.partition("(")[0]))
 
@@ -168,15 +171,16 @@ def test_talib_s_engine_must_give_talib_s_bits(work: Work) -> None:
 
 
 def test_an_engine_that_computes_wrong_numbers_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = VectorEngine.run
+    right = VectorEngine.run_all
 
-    def wrong(engine: VectorEngine, indicator: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs = right(engine, indicator, *args, **kwargs)
-        if indicator.name == "WMA":
-            outputs[0][-1, 0] *= 1.000001
-        return outputs
+    def wrong(engine: VectorEngine, calls: Any) -> Any:
+        found = right(engine, calls)
+        for call, outputs in zip(calls, found, strict=True):
+            if call.indicator.name == "WMA":
+                outputs[0][-1, 0] *= 1.000001
+        return found
 
-    monkeypatch.setattr(VectorEngine, "run", wrong)
+    monkeypatch.setattr(VectorEngine, "run_all", wrong)
     with pytest.raises(UnequalError, match=r"vector: WMA\(20\) wma"):
         list(cases.one_indicator(bars.rectangle(8, 90), alone(), 1))
     measured: list[Any] = []
@@ -222,17 +226,21 @@ def test_the_summary_is_the_median_over_indicators() -> None:
     assert list(cases.summary(rows)) == [Row("one-indicator", "vector", 10, 90, 1, 1, 2.0, 1.0, 3.0, 5.0)]
 
 
-def test_fifty_five_indicators_and_fifty_rules() -> None:
-    assert len(set(scans.indicators())) == 55
-    assert len(set(scans.rules().values())) == 50
-    for text in scans.indicators():
-        Call.of(text)
+def test_fifty_five_indicators_and_fifty_rules_over_them() -> None:
+    extra = scans.indicators(55)
+    conditions = scans.rules(50, extra)
+    assert (len(set(extra)), len(set(conditions.values()))) == (55, 50)
+    assert {term for text in conditions.values() for term in order([parse(text)]) if term.op == "indicator"} <= {
+        parse(text) for text in extra
+    }
+    assert (len(set(scans.indicators(9))), len(set(scans.indicators(200)))) == (9, 200)
 
 
 def test_rules_fire_in_a_scan_so_that_equal_hits_say_something(tmp_path: Path) -> None:
     made = bars.rectangle(60, 90)
-    registry = scans.strategies(scans.rules(), tmp_path)
-    program = scans._Baseline(made, registry)
+    extra = scans.indicators(55)
+    registry = scans.strategies(scans.rules(50, extra), tmp_path)
+    program = scans._Baseline(made, registry, extra)
     program.open(80)
     hits = program.step()
     assert len({strategy for strategy, _, _ in hits}) > 10
@@ -247,6 +255,26 @@ def test_rules_fire_in_a_scan_so_that_equal_hits_say_something(tmp_path: Path) -
     ):
         with pytest.raises(UnequalError):
             scans._compare({**found, engine: hits - {one}, **others}, registry, now)
+
+
+def test_a_stream_that_computes_wrong_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, made = [Call.of("EMA(12)"), Call.of("MACD(12,26,9)")], bars.simulated(80, 93)
+    assert [row.engine for row in newest.newest("bar-halts", made, calls, alone(), 1)] == ["talib-stream", "vector"]
+    right = newest.Stream.advance
+
+    def wrong(stream: Any, end: int, rows: Any, has: Any) -> Any:
+        return right(stream, end, {**rows, "close": rows["close"] * (1 + 1e-6)}, has)
+
+    monkeypatch.setattr(newest.Stream, "advance", wrong)
+    with pytest.raises(UnequalError, match="vector: EMA"):
+        newest.newest("bar-halts", made, calls, alone(), 1)
+
+
+def test_handles_that_compute_wrong_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = newest._Handled.outputs
+    monkeypatch.setattr(newest._Handled, "outputs", lambda handled: [row + 1e-6 for row in right(handled)])
+    with pytest.raises(UnequalError, match="talib-stream: EMA"):
+        newest.newest("bar", bars.rectangle(8, 93), [Call.of("EMA(12)")], alone(), 1)
 
 
 def test_bars_are_a_rectangle_a_market_or_the_simulator_s() -> None:
