@@ -1,15 +1,18 @@
 """`IndicatorFactory`: an indicator by an id with its parameters, `macd.12.26.9`, over a table of bars."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from data.errors import EngineError
+from data.panel import Panel
 from scanner.engines.base import Engine, choose
 from scanner.indicators.spec import Indicator, Value
 from scanner.language import parse
 from scanner.legacy.indicators import compute_terms, declaration
+from scanner.stream import Stream
 
 BACKENDS: Mapping[str, str] = {"gpu": "cuda", "numba": "vector", "talib": "talib", "cpu": "auto"}
 """What the earlier system called an engine -> the engine."""
@@ -57,18 +60,79 @@ class BatchIndicator:
         return type(data[self.indicator.inputs[0]])(values[0], index=index, name=self.indicator_id)
 
 
+class StreamingIndicator:
+    """One indicator of one symbol, bar by bar: each value is what the batch over all bars so far ends with."""
+
+    def __init__(self, indicator_id: str, engine: Engine) -> None:
+        self.indicator_id = indicator_id
+        self.indicator, params = parsed(indicator_id)
+        key, outputs = self.indicator.key(params), self.indicator.outputs
+        self._engine = engine
+        self._terms = [key] if len(outputs) == 1 else [f"{key}.{output}" for output in outputs]
+        self._bars: dict[str, list[float]] = {name: [] for name in {"close", *self.indicator.inputs}}
+        self._open()
+
+    def _open(self) -> None:
+        fields = {name: np.array(values)[:, None] for name, values in self._bars.items()}
+        times = np.arange(len(self._bars["close"]), dtype=np.int64)
+        self._stream = Stream(self._terms, Panel("1d", times, ("",), fields), self._engine)
+
+    def update(self, bar: Mapping[str, float]) -> Any:
+        """Take the next bar, by field; returns the value, NaN during the lookback, or output -> value of several.
+
+        A bar with NaN is a halt, and changes nothing. Raises KeyError for a missing field.
+        """
+        needed = [name for name in self._bars if name in self.indicator.inputs or name in bar]
+        row = {name: float(bar[name]) for name in needed}
+        row.setdefault("close", next(iter(row.values())))
+        if any(map(math.isnan, row.values())):
+            values = [math.nan] * len(self._terms)
+        else:
+            found = self._stream.advance(len(self._bars["close"]), {name: np.array([x]) for name, x in row.items()})
+            values = [float(found[term][0]) for term in self._terms]
+            for name, x in row.items():
+                self._bars[name].append(x)
+        return values[0] if len(values) == 1 else dict(zip(self.indicator.outputs, values, strict=True))
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that it is, as plain values: the bars so far."""
+        return {"indicator_id": self.indicator_id, "bars": {name: list(values) for name, values in self._bars.items()}}
+
+    def load_snapshot(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from a snapshot of the same indicator. Raises ValueError for another's."""
+        if snapshot["indicator_id"] != self.indicator_id:
+            raise ValueError(f"the snapshot is of {snapshot['indicator_id']!r}; this is {self.indicator_id!r}")
+        self._bars = {name: list(values) for name, values in snapshot["bars"].items()}
+        self._open()
+
+
 class IndicatorFactory:
     """Calculators by id; what can be computed is the catalogue and TA-Lib, no file of the user's."""
 
-    def get_calculator(self, indicator_id: str, backend: str | None = None) -> BatchIndicator:
+    @overload
+    def get_calculator(
+        self, indicator_id: str, backend: str | None = None, streaming: Literal[False] = False
+    ) -> BatchIndicator: ...
+
+    @overload
+    def get_calculator(
+        self, indicator_id: str, backend: str | None, streaming: Literal[True]
+    ) -> StreamingIndicator: ...
+
+    @overload
+    def get_calculator(self, indicator_id: str, *, streaming: Literal[True]) -> StreamingIndicator: ...
+
+    def get_calculator(
+        self, indicator_id: str, backend: str | None = None, streaming: bool = False
+    ) -> BatchIndicator | StreamingIndicator:
         """One indicator on a backend, gpu, numba, talib or cpu; without one, on the first that runs here.
 
-        Raises UnknownIndicatorError, ParameterError, EngineError with the remedy.
+        `streaming`: bar by bar. Raises UnknownIndicatorError, ParameterError, EngineError with the remedy.
         """
         if backend is not None and backend not in BACKENDS:
             raise EngineError(f"unknown backend {backend!r}; one of {', '.join(BACKENDS)}")
         engine, _ = choose("auto" if backend is None else BACKENDS[backend])
-        return BatchIndicator(indicator_id, engine)
+        return StreamingIndicator(indicator_id, engine) if streaming else BatchIndicator(indicator_id, engine)
 
     def calculate(self, indicator_id: str, data: Any, **kwargs: Any) -> Any:
         """`BatchIndicator.calculate` of `get_calculator(indicator_id)`."""

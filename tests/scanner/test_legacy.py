@@ -1,5 +1,6 @@
 """The earlier system's names: its code runs, and the faults that its code had are not here."""
 
+import json
 import re
 import subprocess
 import sys
@@ -451,6 +452,29 @@ def test_the_document_s_programs_run_and_its_names_are_there() -> None:
         assert name in legacy.__all__, name
     for name in legacy.__all__:
         assert f"`{name}" in DOCUMENT, name
+
+
+@pytest.mark.parametrize("indicator_id", ["rsi.14", "macd.12.26.9", "sar", "obv", "cdldoji"])
+def test_a_streaming_calculator_is_the_batch_at_every_bar_and_goes_on_from_a_snapshot(indicator_id: str) -> None:
+    factory, data = IndicatorFactory(), bars(n=60)
+    columns = {name: getattr(data, name) for name in ("open", "high", "low", "close", "volume")}
+    whole = factory.calculate(indicator_id, columns)
+    outputs = whole if isinstance(whole, dict) else {"": whole}
+    calculator = factory.get_calculator(indicator_id, streaming=True)
+    for t in range(60):
+        if t == 40:
+            assert np.isnan(_plain(calculator.update(dict.fromkeys(columns, np.nan)))).all()
+            kept = json.loads(json.dumps(calculator.snapshot()))
+            calculator = factory.get_calculator(indicator_id, "cpu", True)
+            calculator.load_snapshot(kept)
+        found = calculator.update({name: values[t] for name, values in columns.items()})
+        np.testing.assert_array_equal(_plain(found), [values[t] for values in outputs.values()])
+    with pytest.raises(ValueError, match="the snapshot is of"):
+        factory.get_calculator("sma.5", streaming=True).load_snapshot(kept)
+
+
+def _plain(found: Any) -> list[float]:
+    return list(found.values()) if isinstance(found, dict) else [found]
 
 
 def test_calculators_over_a_data_frame_keep_its_index() -> None:
