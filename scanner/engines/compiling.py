@@ -158,6 +158,7 @@ def step(runs, {arguments}):
 
 _LOAD = '''"""Generated: a block of columns in a matrix of its own, and between which bars they are finite."""
 
+import numpy as np
 from numba import float64, int64, njit, types
 
 given = types.Array(float64, 2, "C", readonly=True)
@@ -165,36 +166,43 @@ given = types.Array(float64, 2, "C", readonly=True)
 
 @njit(int64(given, int64, int64, float64[:, ::1], int64[::1], int64[::1]), nogil=True, cache=True)
 def load(matrix, left, right, tile, first, stop):
-    bars, n, clean = len(matrix), right - left, True
-    for j in range(n):
-        stop[j] = bars
+    bars, n = len(matrix), right - left
+    doubt = np.zeros(n)
     late = 0
     for j in range(n):
         late = max(late, first[j])
+        stop[j] = bars
     for t in range(bars):
-        for j in range(n):
-            tile[t, j] = matrix[t, left + j]
+        source, to = matrix[t, left:right], tile[t]
         if t >= late:
+            # A number less itself is 0, and of what is not finite not even that.
             for j in range(n):
-                value = tile[t, j]
-                clean &= value - value == 0.0
-    for t in range(late):
-        for j in range(n):
-            value = tile[t, j]
-            clean &= (value - value == 0.0) | (t < first[j])
+                value = source[j]
+                to[j] = value
+                doubt[j] += value - value
+        else:
+            for j in range(n):
+                value = source[j]
+                to[j] = value
+                doubt[j] += value - value if t >= first[j] else 0.0
+    clean = True
+    for j in range(n):
+        clean &= doubt[j] == 0.0
     if clean:
         return 0
     for j in range(n):
         stop[j] = -1 - first[j]
     for t in range(bars):
+        row = tile[t]
         for j in range(n):
-            value = tile[t, j]
+            value = row[j]
+            begin, end = first[j], stop[j]
             finite = value - value == 0.0
             # Below zero: not begun, and its first bar; then the number of bars; then where it broke.
-            begins = (stop[j] < 0) & finite & (t >= -1 - stop[j])
-            breaks = (stop[j] == bars) & ~finite
-            first[j] = t if begins else first[j]
-            stop[j] = bars if begins else (t if breaks else stop[j])
+            begins = (end < 0) & finite & (t >= -1 - end)
+            broken = t if (end == bars) & (not finite) else end
+            first[j] = t if begins else begin
+            stop[j] = bars if begins else broken
     for j in range(n):
         if stop[j] < 0:
             first[j], stop[j] = bars, bars
