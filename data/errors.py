@@ -15,6 +15,8 @@
     │   ├── CalendarHorizonError   a date beyond what the calendar vouches for
     │   ├── StoreError             a file of the store is damaged or of an unknown format
     │   └── FeedError              a feed cannot go on
+    │       ├── BannedError        the vendor has banned this address for a while
+    │       └── RefusedError       the vendor refuses a whole batch for the sake of some codes in it
     ├── ScanError                  a scan could not be completed (exit 1)
     └── StaleDataError             data are missing or older than asked for (exit 3)
 
@@ -88,6 +90,18 @@ class StoreError(MarketDataError):
 
 class FeedError(MarketDataError):
     """A feed cannot go on."""
+
+
+class BannedError(FeedError):
+    """The vendor has banned this address for a while: asking again makes it longer."""
+
+
+class RefusedError(FeedError):
+    """The vendor refuses a whole batch; `symbols` are those that it names as the cause, none where it names none."""
+
+    def __init__(self, message: str, *, symbols: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.symbols = symbols
 
 
 class ScanError(MystocksScanError):

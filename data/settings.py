@@ -58,6 +58,7 @@ class FeedSettings(Section):
         1.0, ge=0, description="wall seconds a simulated one-minute bar takes; 0: as fast as it goes"
     )
     history_bars: int = Field(250, ge=1, le=5000, description="bars of history the simulated market starts with")
+    urls: Mapping[str, str] = Field({}, description="vendor's name -> address asked in place of its own, as of a proxy")
 
 
 class ServeSettings(Section):

@@ -3,8 +3,9 @@
 Each has a contract suite in `tests/contracts/` that every implementation passes.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -40,6 +41,65 @@ class OpenFeed(Protocol):
 
     def __call__(self, settings: Settings, *, after: int | None) -> Feed:
         """`after` (UTC ns): the newest bar end that is stored; the feed goes on from there where it can choose."""
+        ...
+
+
+@dataclass
+class Traffic:
+    """What a connection has received so far."""
+
+    frames: int = 0
+    received_bytes: int = 0
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Lines, symbols or requests that came to nothing, by reason."""
+
+
+class Connection(Protocol):
+    """One connection to one vendor, for some symbols. It neither retries nor reconnects: who opened it does."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it is asked for; those that the vendor does not cover are left out."""
+        ...
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Those of `symbols` that the vendor has said it does not know; they are not asked for any more."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """Counts, kept up to date."""
+        ...
+
+    def batches(self) -> AsyncGenerator[pa.RecordBatch]:
+        """Each frame as a batch of `data.schema.TICK`, until the connection is closed; asked for once.
+
+        Schema metadata: `provider`, `seq`, `received_ns` (UTC) and `dropped`, a JSON object of counts by reason. A
+        frame that says nothing new is a batch without rows. A slow reader makes the vendor wait. Raises FeedError
+        with the reason where the connection is lost.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End `batches` soon, also while it waits. Closing twice is closing once."""
+        ...
+
+
+class WebSocketCapability(Protocol):
+    """What a connection over a WebSocket can do besides."""
+
+    async def connect(self) -> None:
+        """Open the socket, if it is not open. Raises FeedError."""
+        ...
+
+    async def subscribe(self, symbols: Sequence[str]) -> None:
+        """From now on these symbols, in place of those before. Raises FeedError."""
+        ...
+
+    def on_message(self, handler: Callable[[bytes], None]) -> None:
+        """Call `handler` with the bytes of each frame, before they are parsed."""
         ...
 
 

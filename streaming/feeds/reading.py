@@ -1,0 +1,144 @@
+"""What the connections have in common: frames of bytes become batches of ticks, and everything is counted."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from streaming.feeds.vendors import Vendor
+from streaming.ports import Traffic
+
+T = TypeVar("T")
+Admit = Callable[[], Awaitable[None]]
+"""Returns once the vendor may be asked."""
+
+
+async def at_once() -> None:
+    """An `Admit` that knows no budget."""
+
+
+class Reading:
+    """What one connection has read of a vendor: counts, and what must not be parsed again.
+
+    `numbers`: where batches get their `seq` from; several connections to a vendor share one. `clock`: UTC ns.
+    """
+
+    def __init__(
+        self,
+        vendor: Vendor,
+        symbols: Sequence[str],
+        *,
+        numbers: Iterator[int] | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.vendor = vendor
+        self.traffic = Traffic()
+        self.clock = clock
+        self._numbers = count(1) if numbers is None else numbers
+        self.ask_for(symbols)
+
+    def ask_for(self, symbols: Sequence[str]) -> None:
+        """From now on these symbols; what was seen of others is forgotten."""
+        self.universe = self.vendor.universe(symbols)
+        self.refused: set[str] = set()
+        self._memory: dict[bytes, Any] = {}
+
+    def codes(self) -> list[str]:
+        """The vendor's codes of what is not refused."""
+        pairs = zip(self.universe.symbols, self.universe.codes, strict=True)
+        return [code for symbol, code in pairs if symbol not in self.refused]
+
+    def symbol(self, code: str) -> str | None:
+        """The symbol of a vendor's code; None where nobody asked for it."""
+        place = self.universe.place.get(code.encode())
+        return None if place is None else self.universe.symbols[place]
+
+    def batch(self, body: bytes, received_ns: int, lost: Counter[str] | None = None) -> pa.RecordBatch:
+        """A frame as ticks. `lost`: what came to nothing before there were bytes to parse."""
+        parsed = self.vendor.parse(self.vendor.fresh(body, self._memory), self.universe)
+        dropped = parsed.dropped + (lost or Counter())
+        self.traffic.frames += 1
+        self.traffic.received_bytes += len(body)
+        self.traffic.rows += parsed.ticks.num_rows
+        self.traffic.dropped += dropped
+        about = {
+            "provider": self.vendor.name,
+            "seq": str(next(self._numbers)),
+            "received_ns": str(received_ns),
+            "dropped": json.dumps(dropped),
+        }
+        return parsed.ticks.replace_schema_metadata(about)
+
+
+class VendorConnection:
+    """What every connection to a vendor has; see `streaming.ports.Connection`. Each transport adds its `batches`.
+
+    `url`: in place of the vendor's own. `admit` is awaited before each request and keeps the vendor's budget.
+    `numbers`: where batches get their `seq` from; a vendor's connections share one. `clock`: UTC ns. `timeout_s`: for
+    an answer, or for a stream or socket to open.
+    """
+
+    def __init__(
+        self,
+        vendor: Vendor,
+        symbols: Sequence[str],
+        *,
+        url: str | None = None,
+        admit: Admit = at_once,
+        numbers: Iterator[int] | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._vendor = vendor
+        self._url = (url or vendor.url).rstrip("/")
+        self._admit = admit
+        self._timeout_s = timeout_s
+        self._reading = Reading(vendor, symbols, numbers=numbers, clock=clock)
+        self._closed = asyncio.Event()
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """See `ports.Connection`."""
+        return self._reading.universe.symbols
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """See `ports.Connection`."""
+        return frozenset(self._reading.refused)
+
+    @property
+    def traffic(self) -> Traffic:
+        """See `ports.Connection`."""
+        return self._reading.traffic
+
+    def batches(self) -> AsyncGenerator[pa.RecordBatch]:
+        """See `ports.Connection`."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """See `ports.Connection`."""
+        self._closed.set()
+
+
+async def unless(closing: "asyncio.Task[Any]", work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` gives; None where `closing` is done first, and then `work` is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+        return None if closing.done() else task.result()
+    finally:
+        await cancel(task)
+
+
+async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+    """End tasks, whatever they are at, and wait until they are over."""
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)
