@@ -1,6 +1,7 @@
 """A vendor that pushes server-sent events over HTTP."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx
@@ -16,7 +17,11 @@ _STREAM = "text/event-stream"
 
 
 class EventConnection(VendorConnection):
-    """A stream of server-sent events from a vendor; see `ports.Connection`. A stream that ends is a connection lost."""
+    """A stream of server-sent events from a vendor; see `ports.Connection`.
+
+    A stream that ends is a connection lost; so is one with an event that cannot be read: what comes next are changes
+    to what it said.
+    """
 
     async def batches(self) -> AsyncGenerator[pa.RecordBatch]:
         """See `ports.Connection`."""
@@ -35,7 +40,10 @@ class EventConnection(VendorConnection):
                     if len(rest) > _LARGEST:
                         raise FeedError(f"an event of {self._vendor.name} has more than {_LARGEST:,} bytes")
                     if body:
-                        yield self._reading.batch(body, received)
+                        batch = self._reading.batch(body, received)
+                        yield batch
+                        if json.loads(batch.schema.metadata[b"dropped"]).get("line"):
+                            raise lost(self._vendor, "garbled")
         finally:
             await cancel(closing)
             if response is not None:

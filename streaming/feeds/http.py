@@ -42,8 +42,8 @@ def reason_of(error: Exception) -> str:
 
 def check_ban(vendor: Vendor, status: int, body: bytes) -> None:
     """Raise BannedError where an answer says so: by its status, or by a page in place of quotes."""
-    page = body[:512].lower()
-    if status in _BANS or any(mark in page for mark in _BAN_PAGES):
+    page = body[:512].lower().lstrip()
+    if status in _BANS or page.startswith(_BAN_PAGES):
         raise BannedError(f"{vendor.name} has banned this address for a while: HTTP {status}, {shown(body)}")
 
 

@@ -110,7 +110,12 @@ class PolledConnection(VendorConnection):
     def _refuses(self, body: bytes) -> bool:
         """Whether an answer holds nothing but refusals."""
         refusal = self._vendor.refusal
-        return refusal is not None and 0 < body.count(refusal) == body.count(self._vendor.opening)
+        return refusal is not None and refusal in body and body.count(refusal) == self._lines(body)
+
+    def _lines(self, body: bytes) -> int:
+        """How many lines of quotes an answer has."""
+        opening = self._vendor.opening
+        return body.count(b"\n" + opening) + body.startswith(opening)
 
     def _refuse(self, code: str) -> None:
         symbol = self._reading.symbol(code)
@@ -119,5 +124,5 @@ class PolledConnection(VendorConnection):
         self.traffic.dropped["refused"] += 1
 
     def _frame(self, codes: Sequence[str], answer: _Answer) -> pa.RecordBatch:
-        missing = len(codes) - answer.body.count(self._vendor.opening) if self._vendor.opening else 0
+        missing = len(codes) - self._lines(answer.body) if self._vendor.opening else 0
         return self._reading.batch(answer.body, answer.received_ns, Counter(missing=max(0, missing)))
