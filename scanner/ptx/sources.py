@@ -19,7 +19,7 @@ from numba import cuda
 
 def {entry}(begin, end, {arguments}):
     j = cuda.grid(1)
-    if j < len(begin):
+    if 0 <= j < len(begin) and {some_rows}:
         for t in range(begin[j], end[j]):
             {kernel}(t, j, j + 1, {arguments})
 '''
@@ -42,6 +42,7 @@ def source(indicator: Indicator) -> str:
         entry=entry_name(indicator),
         arguments=", ".join(names),
         kernel=advance.__name__,
+        some_rows=" and ".join(f"len({name}) > 0" for name in names if name[0] != "p" and name != "state"),
     )
 
 

@@ -32,13 +32,17 @@ class Proof:
 
     def market(self, indicator: Indicator, n_symbols: int = N_SYMBOLS, bars: int | None = None) -> list[Series]:
         """Symbols that move, are listed late, stand still, have one bar, none, or a gap; total kernels: odd numbers."""
-        made = [Series(matrix, lengths) for matrix, lengths in market(indicator, n_symbols, bars)]
         assert indicator.kernel
-        if indicator.kernel.total:
-            rng = np.random.default_rng(5)
-            for series in made:
-                odd = rng.random(series.by_bar.shape) < 0.1
-                series.by_bar[odd] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324], odd.sum())
+        rng, made = np.random.default_rng(5), []
+        shorter = np.arange(n_symbols) % 16 // 8 * rng.integers(0, 40, n_symbols)
+        for matrix, lengths in market(indicator, n_symbols, bars):
+            # Compiled loops do several bars at a time: let there be every remainder.
+            lengths = np.maximum(lengths - shorter, 0)
+            matrix[np.arange(len(matrix))[:, None] < len(matrix) - lengths] = np.nan
+            if indicator.kernel.total:
+                odd = rng.random(matrix.shape) < 0.1
+                matrix[odd] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324], odd.sum())
+            made.append(Series(matrix, lengths))
         return made
 
     def settings(self, indicator: Indicator) -> list[tuple[Any, ...]]:
