@@ -9,11 +9,14 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import multiprocessing
+import os
 import platform
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -70,8 +73,7 @@ def build() -> dict[str, str]:
     """File name -> content, the manifest's too."""
     made: dict[str, str] = {}
     entries = {}
-    for indicator in kernels():
-        text = ptx(indicator)
+    for indicator, text in zip(kernels(), _texts(), strict=True):
         name = f"{indicator.name.lower()}.ptx"
         made[name] = text
         kinds = arguments.layout(indicator)
@@ -86,6 +88,17 @@ def build() -> dict[str, str]:
     about = {"target": f"compute_{TARGET[0]}{TARGET[1]}", "made_with": made_with()}
     lines = ",\n".join(f'"{name}": {json.dumps(entry)}' for name, entry in entries.items())
     return {**made, "manifest.json": f'{json.dumps(about)[:-1]}, "entries": {{\n{lines}\n}}}}\n'}
+
+
+def _texts() -> list[str]:
+    """The PTX of every kernel, made by as many processes as there are cores."""
+    # Spawned: numba's compiler does not survive a fork.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(_text, range(len(kernels())), chunksize=4))
+
+
+def _text(place: int) -> str:
+    return ptx(kernels()[place])
 
 
 def made_with() -> dict[str, str]:
@@ -122,9 +135,15 @@ def ptx(indicator: Indicator, capability: tuple[int, int] = TARGET) -> str:
         with _without_a_device(capability):
             text, _ = cuda.compile_ptx(getattr(module, entry), signature, cc=capability)
     text = normalised(text, entry)
-    if found := _FORBIDDEN.search(text):
-        raise ValueError(f"the PTX of {indicator.name} has {found[0]!r}, which the kernels' language must not lead to")
+    refuse(text)
     return text
+
+
+def refuse(text: str) -> None:
+    """Raise ValueError for PTX that a GPU could round in its own way, or in which threads meet or call."""
+    if found := _FORBIDDEN.search(text):
+        entry = re.search(r"\.entry (\w+)", text)
+        raise ValueError(f"the PTX of {entry and entry[1]} has {found[0]!r}, which a kernel must not lead to")
 
 
 def normalised(text: str, entry: str) -> str:

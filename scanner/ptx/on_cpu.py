@@ -35,18 +35,22 @@ class PtxMachine:
 
     def launch(self, call: Launch) -> None:
         """Runs an entry; raises RuntimeError where it reads or writes outside its arrays, or writes to an input."""
-        function = self._functions[entry_name(call.indicator)]
-        arrays = [value for value in call.arguments if isinstance(value, np.ndarray)]
-        read_only = 2 + len(call.indicator.inputs)
-        ranges = np.array(
-            [(address(a), address(a) + a.nbytes, i >= read_only) for i, a in enumerate(arrays)], dtype=np.uint64
-        )
-        words = call.words
-        wild = function(words.ctypes.data, len(words), call.blocks, THREADS, ranges.ctypes.data, len(ranges))
-        if wild < 0:
-            raise RuntimeError(f"{call.indicator.name}: its PTX does not take {len(words)} words")
-        if wild:
-            raise RuntimeError(f"{call.indicator.name}: its PTX went outside its arrays {wild} times")
+        run(self._functions[entry_name(call.indicator)], call)
+
+
+def run(function: Any, call: Launch) -> None:
+    """Runs one of the functions of `compiled`, as `PtxMachine.launch`."""
+    arrays = [value for value in call.arguments if isinstance(value, np.ndarray)]
+    read_only = 2 + len(call.indicator.inputs)
+    ranges = np.array(
+        [(address(a), address(a) + a.nbytes, i >= read_only) for i, a in enumerate(arrays)], dtype=np.uint64
+    )
+    words = call.words
+    wild = function(words.ctypes.data, len(words), call.blocks, THREADS, ranges.ctypes.data, len(ranges))
+    if wild < 0:
+        raise RuntimeError(f"{call.indicator.name}: its PTX does not take {len(words)} words")
+    if wild:
+        raise RuntimeError(f"{call.indicator.name}: its PTX went outside its arrays {wild} times")
 
 
 def compiled(texts: Sequence[str]) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def _function(name: str, params: str, body: str) -> str:
     """The C of one entry."""
     words = {}
     for place, line in enumerate(params.splitlines()):
-        match = re.fullmatch(r"\.param \.(u64|s64|b64|f64) (\w+),?", line)
+        match = re.fullmatch(r"\.param \.(u64|s64|b64|f64)(?: \.ptr \.align \d+)? (\w+),?", line)
         if not match:
             raise EngineError(f"PTX: {name}: cannot read the parameter {line!r}")
         words[match[2]] = place
