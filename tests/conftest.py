@@ -8,7 +8,21 @@ from typing import TypeVar
 
 import pytest
 
+MANY = 1000
+"""So many tests use all kernels."""
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """On all cores, before the first test: within it each kernel would be compiled in turn."""
+    if len(session.items) > MANY and not session.config.option.collectonly:
+        from scanner.engines.warm import Warming, cold
+        from scanner.indicators import kernels
+
+        if needed := cold(kernels()):
+            warming = Warming(needed, priority=0)
+            warming.wait()
+            warming.close()
 
 
 @pytest.fixture(scope="session")
