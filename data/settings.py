@@ -59,6 +59,11 @@ class FeedSettings(Section):
     )
     history_bars: int = Field(250, ge=1, le=5000, description="bars of history the simulated market starts with")
     urls: Mapping[str, str] = Field({}, description="vendor's name -> address asked in place of its own, as of a proxy")
+    tape: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether quotes are kept until their bars are safe; auto: those that cannot be asked for again",
+    )
+    tape_sessions: int = Field(5, ge=1, le=250, description="sessions that stay on the tape")
 
 
 class ServeSettings(Section):

@@ -1,14 +1,14 @@
 """LiveService: feed -> bus -> bars -> store and scan -> history -> /ws/signals, until it is told to stop.
 
 Each stage is a task of one event loop and reads from the bus; a full queue makes the stage before it wait, so a feed
-that can wait does. The store, the history and the cluster work in threads: nothing blocks the loop that serves
-subscribers.
+that can wait does. The store, the history, the tape and the cluster work in threads: nothing blocks the loop that
+serves subscribers.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ from streaming.bars import BarBuilder
 from streaming.broadcast import SignalServer
 from streaming.bus import SIGNALS, EventBus, bar_topic, tick_topic
 from streaming.ports import Feed, Subscription
+from streaming.tape import Segment, Tape, segments, taped
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,9 @@ class LiveService:
 
     `on_interval` is told of each closed interval, `on_session` of each session's day before its first bar is stored.
     `next_engine` is asked before each scan for an engine that takes over from then on, until it gives one.
-    `history_bars`: how many bars before a session's open its indicators see. `intervals`: end after so many.
+    `history_bars`: how many bars before a session's open its indicators see. `intervals`: end after so many. With a
+    `tape`, which is closed at the end, quotes are on it before they are folded; what it has of sessions whose last bar
+    is not stored is folded again before the feed's first frame.
     """
 
     def __init__(
@@ -82,12 +85,20 @@ class LiveService:
         on_session: Callable[[np.datetime64], None] | None = None,
         next_engine: Callable[[], Engine | None] | None = None,
         intervals: int | None = None,
+        tape: Tape | None = None,
     ) -> None:
         self.store, self.feed, self.scan, self.server = store, feed, scan, server
         self.kept = Kept()
         self._bus = EventBus()
         self._last = store.last_bar_end(scan.frame)
-        self._builder = BarBuilder(symbols, scan.frame, after=self._last)
+        self._stored = self._last
+        self._tape = tape
+        self._tail = [] if tape is None else _unfinished(tape, self._last)
+        after = self._last
+        if self._tail and after is not None:
+            # Their sessions are folded from the beginning; the bars that are stored come out again and go no further.
+            after = store.last_bar_end(scan.frame, upto=int(bar_ends(self._tail[0][0], scan.frame)[0]) - 1)
+        self._builder = BarBuilder(symbols, scan.frame, after=after)
         self._history_bars = history_bars
         self._on_interval, self._on_session = on_interval, on_session
         self._next_engine = next_engine
@@ -116,6 +127,8 @@ class LiveService:
                 stage.cancel()
             await asyncio.gather(*stages, return_exceptions=True)
             await self._bus.close()
+            if self._tape is not None:
+                await asyncio.to_thread(self._tape.close)
         return self.kept
 
     def stop(self) -> None:
@@ -145,7 +158,7 @@ class LiveService:
             await self._scan_bars(None, self._last, 0, 0, 0.0, time.perf_counter())
 
     async def _feed_stage(self, ends: Sequence[Subscription]) -> None:
-        frames = self.feed.frames()
+        frames = self.feed.frames() if self._tape is None else taped(self.feed.frames(), self._tape)
         try:
             async for batch in frames:
                 await self._bus.publish(tick_topic(), batch)
@@ -155,22 +168,42 @@ class LiveService:
 
     async def _bar_stage(self, ticks: Subscription, ends: Sequence[Subscription]) -> None:
         try:
+            async for batch in self._from_tape():
+                await self._fold(batch)
             async for event in ticks:
-                start = time.perf_counter()
-                for batch in self._builder.add(event.batch):
-                    about = dict(batch.schema.metadata)
-                    about[b"fold_ms"] = f"{(time.perf_counter() - start) * 1e3:.3f}".encode()
-                    about[b"closed_ns"] = str(time.time_ns()).encode()
-                    await self._bus.publish(bar_topic(self._builder.frame), batch.replace_schema_metadata(about))
+                await self._fold(event.batch)
         finally:
             _end(ends)
+
+    async def _fold(self, ticks: pa.RecordBatch) -> None:
+        """Fold ticks, and publish the bars that they close and that are not stored yet."""
+        start = time.perf_counter()
+        for batch in self._builder.add(ticks):
+            if self._stored is not None and _bar_end(batch) <= self._stored:
+                continue
+            about = dict(batch.schema.metadata)
+            about[b"fold_ms"] = f"{(time.perf_counter() - start) * 1e3:.3f}".encode()
+            about[b"closed_ns"] = str(time.time_ns()).encode()
+            await self._bus.publish(bar_topic(self._builder.frame), batch.replace_schema_metadata(about))
+
+    async def _from_tape(self) -> AsyncGenerator[pa.RecordBatch]:
+        """What the tape had of unfinished sessions when the service was made."""
+        for _, segment, size in self._tail:
+            batches = segment.batches(upto=size)
+            n_batches = 0
+            while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                n_batches += 1
+                yield batch
+            log.info("%d batches were folded again from %s", n_batches, segment.path)
+            if segment.missing:
+                log.warning("%s lacks %d batches: bars of their time may lack trades", segment.path, segment.missing)
 
     async def _scan_stage(self, bars: Subscription) -> None:
         async for event in bars:
             start = time.perf_counter()
             batch = event.batch
             about = batch.schema.metadata
-            bar_end = int(batch["bar_end"].cast(pa.int64())[0].as_py())
+            bar_end = _bar_end(batch)
             await self._open_session(bar_end)
             self._change_engine()
             await self._scan_bars(
@@ -277,6 +310,20 @@ def close_sessions(store: BarStore, frame: str, history: SignalHistory | None = 
         bars = store.table(frame, after=done, upto=over).drop_columns(["known_at"])
         store.append(daily_bars(bars), "1d")
     store.compact(frame)
+
+
+def _unfinished(tape: Tape, last: int | None) -> list[tuple[np.datetime64, Segment, int]]:
+    """(session, segment, its size) of the sessions whose last bar is not among the bars up to `last` (UTC ns)."""
+    return [
+        (day, Segment(path), path.stat().st_size)
+        for day, path in segments(tape.folder).items()
+        if last is None or bar_ends(day, "1d")[0] > last
+    ]
+
+
+def _bar_end(bars: pa.RecordBatch) -> int:
+    """The one bar end of a micro-batch, UTC ns."""
+    return int(bars["bar_end"].cast(pa.int64())[0].as_py())
 
 
 def _end(subscriptions: Sequence[Subscription]) -> None:

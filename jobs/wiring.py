@@ -12,6 +12,7 @@ import click
 from data.errors import EngineError, SettingsError
 from data.schema import FRAMES
 from data.settings import Settings
+from data.store import BarStore
 from data.symbols import KINDS
 from scanner.cluster import Cluster, engine_for, make_cluster
 from scanner.engines import folders, warm
@@ -21,7 +22,12 @@ from scanner.indicators.spec import Indicator
 from scanner.loading import StrategyRegistry, load
 from scanner.scan import make_plan
 from scanner.terms import Term
+from streaming.tape import Tape
 
+REPEATABLE = ("sim", "replay")
+"""Feeds that give again, after a restart, what came since the last stored bar."""
+TAPE = "tape"
+"""The folder of a store's tape."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SCAN_OPTIONS = (
@@ -101,6 +107,16 @@ def assemble(settings: Settings, *, one_off: bool = False, extra: Sequence[str] 
     )
     with_thread.shutdown(wait=False)
     return Parts(strategies, engine, reason, starting, cold)
+
+
+def open_tape(settings: Settings, store: BarStore) -> Tape | None:
+    """The tape of a store, where the settings want one for their feed."""
+    wanted = settings.feed.tape
+    if wanted == "auto":
+        wanted = settings.feed.name.partition(":")[0] not in REPEATABLE
+    if not wanted:
+        return None
+    return Tape(store.root / TAPE, origin=store.origin, keep=settings.feed.tape_sessions)
 
 
 def choose_warm(name: str, cluster: str, terms: Iterable[Term]) -> tuple[Engine, str, Sequence[Indicator]]:

@@ -45,7 +45,6 @@ from data.files import sync_folder
 from data.schema import SYMBOL
 
 FORMAT = 1
-FOLDER = "tape"
 GROUP = 32
 """Batches that are made durable by one sync, at most."""
 _MAGIC = b"TAP"

@@ -23,7 +23,7 @@ from jobs.scanning import MarketScan, scannable
 from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.show import local_time
 from jobs.simulated import is_simulated, keep_names, make_history, open_simulated
-from jobs.wiring import Parts, assemble, count_of, scan_flags, scan_options
+from jobs.wiring import Parts, assemble, count_of, open_tape, scan_flags, scan_options
 from scanner.engines.base import Engine, load
 from scanner.engines.warm import Warming
 from streaming.broadcast import SignalServer
@@ -143,6 +143,7 @@ async def _run(
             on_session=None if market is None else lambda day: keep_names(store, market, day),
             next_engine=None if warming is None else lambda: _warm_engine(warming, screen),
             intervals=intervals,
+            tape=open_tape(settings, store),
         )
         interrupted = _stop_on_signals(service)
         _introduce(screen, store, parts, None if once else server.url)
