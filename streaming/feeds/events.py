@@ -43,7 +43,7 @@ class EventConnection(VendorConnection):
                         batch = self._reading.batch(body, received)
                         yield batch
                         if json.loads(batch.schema.metadata[b"dropped"]).get("line"):
-                            raise lost(self._vendor, "garbled")
+                            raise lost(self._vendor.name, "garbled")
         finally:
             await cancel(closing)
             if response is not None:
@@ -59,17 +59,17 @@ class EventConnection(VendorConnection):
                     return response
                 body = await response.aread()
         except (httpx.HTTPError, TimeoutError) as error:
-            raise lost(self._vendor, reason_of(error), error) from error
-        check_ban(self._vendor, response.status_code, body)
-        raise lost(self._vendor, f"http_{response.status_code}", FeedError(f"no stream of events: {body[:80]!r}"))
+            raise lost(self._vendor.name, reason_of(error), error) from error
+        check_ban(self._vendor.name, response.status_code, body)
+        raise lost(self._vendor.name, f"http_{response.status_code}", FeedError(f"no stream of events: {body[:80]!r}"))
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
         try:
             return await anext(pieces)
         except StopAsyncIteration:
-            raise lost(self._vendor, "ended") from None
+            raise lost(self._vendor.name, "ended") from None
         except httpx.HTTPError as error:
-            raise lost(self._vendor, reason_of(error), error) from error
+            raise lost(self._vendor.name, reason_of(error), error) from error
 
 
 def events(received: bytes) -> tuple[bytes, bytes]:

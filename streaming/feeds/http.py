@@ -7,7 +7,6 @@ from functools import cache
 import httpx
 
 from data.errors import BannedError, FeedError
-from streaming.feeds.vendors import Vendor
 
 # Each request is counted where it is made; a line of log for each would be all that a log holds.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -40,17 +39,17 @@ def reason_of(error: Exception) -> str:
     return "connection"
 
 
-def check_ban(vendor: Vendor, status: int, body: bytes) -> None:
+def check_ban(name: str, status: int, body: bytes) -> None:
     """Raise BannedError where an answer says so: by its status, or by a page in place of quotes."""
     page = body[:512].lower().lstrip()
     if status in _BANS or page.startswith(_BAN_PAGES):
-        raise BannedError(f"{vendor.name} has banned this address for a while: HTTP {status}, {shown(body)}")
+        raise BannedError(f"{name} has banned this address for a while: HTTP {status}, {shown(body)}")
 
 
-def lost(vendor: Vendor, reason: str, error: Exception | None = None) -> FeedError:
+def lost(name: str, reason: str, error: Exception | None = None) -> FeedError:
     """The error of a connection that cannot go on."""
     said = f": {type(error).__name__} {error}" if error is not None else ""
-    return FeedError(f"the connection to {vendor.name} is lost ({reason}){said}")
+    return FeedError(f"the connection to {name} is lost ({reason}){said}")
 
 
 def shown(body: bytes) -> str:

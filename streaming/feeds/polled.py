@@ -64,7 +64,7 @@ class PolledConnection(VendorConnection):
                                 failures += 1
                                 self.traffic.dropped[answer.reason] += 1
                                 if failures >= patience:
-                                    raise lost(self._vendor, answer.reason, answer.error)
+                                    raise lost(self._vendor.name, answer.reason, answer.error)
                                 continue
                             failures = 0
                             if not self._refuses(answer.body):
@@ -100,7 +100,7 @@ class PolledConnection(VendorConnection):
         except (httpx.HTTPError, TimeoutError) as error:
             return _Answer(b"", 0, reason_of(error), error)
         received, body = self._reading.clock(), response.content
-        check_ban(self._vendor, response.status_code, body)
+        check_ban(self._vendor.name, response.status_code, body)
         if response.status_code != httpx.codes.OK:
             return _Answer(b"", 0, f"http_{response.status_code}")
         if self._vendor.opening not in body:

@@ -72,7 +72,7 @@ class SocketConnection(VendorConnection):
                 except ConnectionClosed as error:
                     if socket is not self._socket:
                         continue
-                    raise lost(self._vendor, "connection", error) from error
+                    raise lost(self._vendor.name, "connection", error) from error
                 if gathered is None:
                     return
                 body, received = gathered
@@ -107,12 +107,12 @@ class SocketConnection(VendorConnection):
                 max_queue=_QUEUE,
             )
         except InvalidStatus as error:
-            check_ban(self._vendor, error.response.status_code, bytes(error.response.body or b""))
-            raise lost(self._vendor, f"http_{error.response.status_code}", error) from error
+            check_ban(self._vendor.name, error.response.status_code, bytes(error.response.body or b""))
+            raise lost(self._vendor.name, f"http_{error.response.status_code}", error) from error
         except TimeoutError as error:
-            raise lost(self._vendor, "timeout", error) from error
+            raise lost(self._vendor.name, "timeout", error) from error
         except (WebSocketException, OSError) as error:
-            raise lost(self._vendor, "connection", error) from error
+            raise lost(self._vendor.name, "connection", error) from error
 
     async def _gather(self, socket: ClientConnection) -> tuple[bytes, int]:
         """The messages that come together, and when the first did. Names may be in any encoding: all is bytes."""
