@@ -12,6 +12,7 @@ from scanner.engines.base import Engine
 from scanner.engines.machine import Machine
 from scanner.fields import FIELDS, Source, newest
 from scanner.history import cut, part
+from scanner.newest import Pass
 from scanner.program import program_for
 from scanner.running import Running
 from scanner.scan import Plan
@@ -42,7 +43,13 @@ class Following:
         self._running = self._run()
 
     def _run(self) -> Running:
-        return Running(self._program, self, self._machine, self._engine)
+        running = Running(self._program, self, self._machine, self._engine)
+        others = {term for rule, _ in self._plan.rules for term in rule.shown}.union(
+            (term for term, _ in self._plan.wanted), self._plan.extra
+        )
+        met = {rule.when for rule, _ in self._plan.rules} - others
+        self._pass = Pass((term for term, keep in self._terms.items() if keep == 1), running.reader, met)
+        return running
 
     def row(self, name: str) -> npt.NDArray[Any]:
         """(symbols,) a field at each symbol's newest bar."""
@@ -50,7 +57,7 @@ class Following:
 
     def serves(self, plan: Plan, engine: Engine) -> bool:
         """Whether it is that plan's, on that engine."""
-        return engine.name == self._engine.name and (plan is self._plan or plan.terms == self._terms)
+        return engine.name == self._engine.name and (plan is self._plan or plan == self._plan)
 
     def advance(self, source: Source, news: News, bar_end: int) -> None:
         """Take the bars of one more bar end, which are the newest in `source`."""
@@ -66,24 +73,20 @@ class Following:
             self._running.replace(news.changed, Running(self._program, bars, self._machine, self._engine))
 
     def values(self, source: Source) -> Mapping[Term, Any]:
-        """The plan's terms at the newest bars, as `evaluate` gives them."""
+        """The plan's terms at the newest bars, as `evaluate` gives them; what only fires rules as bool: it holds."""
         self.source = source
-        found = {}
+        found = {term: self._matrix(row) for term, row in self._pass().items()}
         for term, keep in self._terms.items():
-            if min(keep, source.length) != 1:
+            if keep != 1:
                 found[term] = self._running.rows(term, min(keep, source.length))
-            else:
-                row = self._running.row(term)
-                rows = (
-                    [self._machine.get(part)[None] for part in row] if isinstance(row, tuple) else [self._matrix(row)]
-                )
-                found[term] = tuple(rows) if isinstance(row, tuple) else rows[0]
         return found
 
     def _matrix(self, row: Any) -> Any:
-        if np.ndim(row) == 0:
-            return row
-        return (row if isinstance(row, np.ndarray) else self._machine.get(row))[None]
+        if isinstance(row, np.ndarray):
+            return row[None]
+        if isinstance(row, tuple):
+            return tuple(map(self._matrix, row))
+        return row if np.ndim(row) == 0 else self._machine.get(row)[None]
 
 
 class _Part:

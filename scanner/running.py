@@ -250,6 +250,18 @@ class Running:
                     self._known[term] = self._compute(term)
         return self._known[term]
 
+    def reader(self, term: Term) -> Callable[[], Any] | None:
+        """How `row` has a term that is more than what `pointwise` makes of others; None for the others."""
+        cells = cells_of(term)
+        if term.op != "output" and cells[0] in self._now and (term in self.program.kernels or len(cells) > 1):
+            rows = tuple(self._now[cell][0] for cell in cells)
+            return lambda: rows if len(rows) > 1 else rows[0]
+        if term.op == "const":
+            return lambda: np.float64(term.data)
+        if cells[0] in self._now or term.op in ("field", "output") or term in self.program.anew or looks_across(term):
+            return lambda: self.row(term)
+        return None
+
     def _compute(self, term: Term) -> Any:
         if term.op == "const":
             return np.float64(term.data)

@@ -54,8 +54,8 @@ class Plan:
     candidates: tuple[Candidate, ...] = ()
     extra: tuple[Term, ...] = ()
 
-    @property
-    def terms(self) -> dict[Term, int]:
+    @functools.cached_property
+    def terms(self) -> Mapping[Term, int]:
         """Every term a shard computes -> how many bars of it."""
         found: dict[Term, int] = {}
         rules = ((term, 1) for rule, _ in self.rules for term in (rule.when, *rule.shown))
@@ -63,10 +63,14 @@ class Plan:
             found[term] = max(found.get(term, 0), keep)
         return found
 
-    @property
+    @functools.cached_property
     def n_indicators(self) -> int:
         """How many distinct indicators, their parameters and inputs included, a scan computes."""
         return sum(term.op == "indicator" for term in order(self.terms))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without what follows from the rest.
+        return Plan, (self.frame, self.rules, self.wanted, self.candidates, self.extra)
 
 
 def make_plan(frame: str, strategies: Iterable[Rule | PythonStrategy], extra: Iterable[str] = ()) -> Plan:
@@ -249,6 +253,9 @@ def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask) -> Hits:
 
     def newest(term: Term) -> Array:
         value = values[term]
+        if isinstance(value, np.ndarray) and value.ndim and len(value):
+            row: Array = value[-1]
+            return row
         return np.broadcast_to(value if np.ndim(value) == 0 else tail(value, 1)[-1], among.shape)
 
     places = np.flatnonzero((newest(rule.when) == 1.0) & among)

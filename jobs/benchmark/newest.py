@@ -52,11 +52,16 @@ class _Handled:
 
 
 def _rest(bars: Bars, opened: int) -> Any:
-    """The bars after the first `opened`: (bar end, field -> (symbols,), who has a bar or None for all)."""
-    panel = bars.panel
+    """The bars after the first `opened`: (bar end, field -> (symbols,), who has a bar or None for all).
+
+    Made before the clock runs, as a feed hands them over.
+    """
+    panel, rest = bars.panel, []
+    present = panel.present
     for t in range(opened, len(panel.times)):
-        has = panel.present[t]
-        yield int(panel.times[t]), {name: panel[name][t].copy() for name in FIELDS}, None if has.all() else has
+        has = None if present[t].all() else present[t]
+        rest.append((int(panel.times[t]), {name: panel[name][t].copy() for name in FIELDS}, has))
+    return iter(rest)
 
 
 def long_listed(bars: Bars, calls: Sequence[Call], opened: int) -> Bars:
