@@ -61,9 +61,11 @@ class Lines:
         starts = np.concatenate([[0], ends[:-1] + 1])
         filled = ends > starts
         self.starts, self.ends = starts[filled], ends[filled]
-        self._separators = np.flatnonzero(self.buffer == ord(separator))
-        self._first = np.searchsorted(self._separators, self.starts)
-        self.n_separators = np.searchsorted(self._separators, self.ends) - self._first
+        separators = np.flatnonzero(self.buffer == ord(separator))
+        self._first = np.searchsorted(separators, self.starts)
+        self.n_separators = np.searchsorted(separators, self.ends) - self._first
+        # Two more, for fields that are not there.
+        self._separators = np.append(separators, [0, 0])
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -80,10 +82,10 @@ class Lines:
         """
         at = self._first + np.asarray(k) - 1
         there = np.asarray(k) <= self.n_separators
-        padded = np.append(self._separators, [0, 0])
-        begin = np.where(there, padded[np.minimum(at, len(padded) - 1)] + 1, self.ends)
+        last = len(self._separators) - 1
+        begin = np.where(there, self._separators[np.minimum(at, last)] + 1, self.ends)
         follows = np.asarray(k) < self.n_separators
-        end = np.where(follows, padded[np.minimum(at + 1, len(padded) - 1)], self.ends)
+        end = np.where(follows, self._separators[np.minimum(at + 1, last)], self.ends)
         return begin, end
 
     def text(self, begin: Places, width: int) -> npt.NDArray[np.bytes_]:
