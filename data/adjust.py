@@ -21,6 +21,8 @@ Mask = npt.NDArray[np.bool_]
 
 SAME_PRICE = 0.0005
 """CNY: half the smallest tick there is; a previous close this near to the close that was traded is that close."""
+FAR = 0.05
+"""No board's limit is less: only what moved further is looked at more closely."""
 LISTING_SESSIONS = 5
 """No board has had more limit-free days after a listing."""
 
@@ -42,6 +44,15 @@ def basis(packed: Packed, origin: int | None = None) -> Basis:
     starts = session_starts(packed.frame, packed.bar_ends)
     gaps = ex_gaps(packed, starts, origin)
     return Basis(adjusted_prices(packed, starts), reference_closes(packed, starts, gaps), gaps)
+
+
+def unmoved(stored: Floats, opens: Floats, before: Floats) -> Mask:
+    """(symbols,): whether a session's first bar leaves older prices as they are and opens without a gap.
+
+    `stored`: its previous close, NaN where unknown; `opens`: its open; `before`: the last close, CNY, raw.
+    """
+    moved = np.where(np.isnan(stored), np.abs(opens - before) > FAR * before, np.abs(stored - before) > SAME_PRICE)
+    return ~moved
 
 
 def session_starts(frame: str, bar_ends: Times) -> Mask:
@@ -107,8 +118,7 @@ def ex_gaps(packed: Packed, starts: Mask, origin: int | None = None) -> Mask:
         return gaps
     before = packed.fields["close"][:-1]
     opens = packed.fields["open"][1:]
-    # No board's limit is under 5 %: only what moved further is looked at more closely.
-    far = starts[1:] & (np.abs(opens - before) > 0.05 * before)
+    far = starts[1:] & (np.abs(opens - before) > FAR * before)
     if (stored := packed.fields.get("prev_close")) is not None:
         far &= np.isnan(stored[1:])
     place, symbol = np.nonzero(far)

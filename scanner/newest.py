@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from scanner.evaluate import pointwise
-from scanner.functions import FUNCTIONS
-from scanner.terms import COMPARISONS, Term
+from scanner.terms import ARITHMETIC, COMPARISONS, Term
 
 _LOGIC: dict[str, Callable[[Any, Any], Any]] = {"and": operator.and_, "or": operator.or_}
 
@@ -20,6 +19,8 @@ def _apart(x: Any, y: Any) -> Any:
 
 _HOLDS = {**COMPARISONS, "!=": _apart}
 """A comparison -> whether it holds: false where a side is NaN."""
+_EXACT: dict[str, Callable[..., Any]] = {sign: ARITHMETIC[sign] for sign in "+-*"}
+"""What `pointwise` would look up each time."""
 _FAILS = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 """A comparison -> the one that holds where it fails."""
 
@@ -64,7 +65,7 @@ class Pass:
             return self._add(key, read)
         if _logical(term):
             return self._add(key, _numbers, self._holds(term), self._may(term))
-        work = FUNCTIONS[term.data[0]].core if term.op == "function" else functools.partial(_pointwise, term)
+        work = _EXACT.get(term.op) or functools.partial(_pointwise, term)
         return self._add(key, work, *map(self._row, term.args))
 
     def _holds(self, term: Term) -> int:

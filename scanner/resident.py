@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data.adjust import Basis, basis
+from data.adjust import Basis, basis, unmoved
 from data.calendar import local_day
 from data.errors import EngineError
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
@@ -76,6 +76,8 @@ class Resident:
         self._stop = packed.length
         self._lengths = packed.lengths
         self._matrices = _matrices(packed, basis(packed, origin))
+        self._dictionary: pa.Array | None = None
+        self._places = np.empty(0, dtype=np.intp)
         self.memo: dict[str, Any] = {}
         self.following: Following | None = None
         """The plan's terms, from the second bar on: one scan alone computes less."""
@@ -84,36 +86,58 @@ class Resident:
 
     def advance(self, table: pa.Table, upto: int) -> None:
         """Take the bars of one later bar end, `upto`; other symbols' rows are left out."""
-        new = Packed.from_table(table, self.frame, self.symbols)
-        if new.length > 1 or (new.bar_ends[:, new.lengths > 0] != upto).any():
-            raise ValueError(f"a resident shard advances by one bar end, {upto}, at a time")
+        has, rows = self._parsed(table, upto)
         self.upto = upto
         if self.news is not None:
             self.following = None  # nobody asked at the bar before
-        self.news = News(new.lengths == 1, np.empty(0, dtype=np.intp))
-        if new.length == 0:
+        self.news = News(has, np.empty(0, dtype=np.intp))
+        if not has.any():
             return
         if self._stop == len(self._matrices["bar_end"]):
             self._grow()
-        stop = self._stop
-        has = new.lengths == 1
-        halted = np.flatnonzero(~has)
-        before = self._matrices["bar_end"][stop - 1] if stop else np.full(len(has), NO_BAR)
-        opens = local_day(new.bar_ends[0]) != local_day(before)
+        stop, matrices = self._stop, self._matrices
         # The halted ones are few: shifting them keeps everyone's newest bar in the last row.
-        for matrix in self._matrices.values():
-            matrix[1 : stop + 1, halted] = matrix[:stop, halted]
-            matrix[0, halted] = _empty(matrix.dtype)
+        if len(halted := np.flatnonzero(~has)):
+            for matrix in matrices.values():
+                matrix[1 : stop + 1, halted] = matrix[:stop, halted]
+                matrix[0, halted] = _empty(matrix.dtype)
+        stored = rows["prev_close"]
+        last, before = matrices["bar_end"][stop - 1], matrices["close"][stop - 1]  # at first the empty rows beyond
+        opens = local_day(np.array(upto)) != local_day(last)
+        derived = opens & (last != NO_BAR) & unmoved(stored, rows["open"], before)
+        moved = ~derived & (opens | np.isnan(stored))
         # Within a session a bar stands on the basis of the one before.
-        for name, values in {"bar_end": new.bar_ends, **new.fields}.items():
-            self._matrices[name][stop, has] = values[0, has]
-        for name in PRICES:
-            self._matrices[f"adjusted {name}"][stop, has] = new.fields[name][0, has]
-        self._matrices["reference"][stop, has] = new.fields["prev_close"][0, has]
+        rows |= {f"adjusted {name}": rows[name] for name in PRICES}
+        rows["reference"] = np.where(derived & np.isnan(stored), before, stored)
+        matrices["bar_end"][stop, has] = upto
+        for name, row in rows.items():
+            np.copyto(matrices[name][stop], row, where=has)
         self._lengths = self._lengths + has
         self._stop += 1
         self.times = np.append(self.times, upto)
-        self.news = News(has, self._rebase(np.flatnonzero(has & (opens | np.isnan(new.fields["prev_close"][0])))))
+        self.news = News(has, self._rebase(np.flatnonzero(has & moved)))
+
+    def _parsed(self, table: pa.Table, upto: int) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.float64]]]:
+        """Who has a bar among the rows of a table, and each field's values, (symbols,)."""
+        n = len(self.symbols)
+        column = table["symbol"].combine_chunks()
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        if self._dictionary is None or not column.dictionary.equals(self._dictionary):
+            places = {symbol: j for j, symbol in enumerate(self.symbols)}
+            self._dictionary = column.dictionary
+            self._places = np.array([places.get(symbol, n) for symbol in column.dictionary.to_pylist()], dtype=np.intp)
+        code = self._places[column.indices.to_numpy(zero_copy_only=False)] if len(column) else np.empty(0, np.intp)
+        if (table["bar_end"].cast(pa.int64()).to_numpy()[code < n] != upto).any():
+            raise ValueError(f"a resident shard advances by one bar end, {upto}, at a time")
+        count = np.bincount(code, minlength=n + 1)[:n]
+        rows = {name: np.full(n + 1, np.nan) for name in FIELDS}  # the last is nobody's
+        if count.max(initial=0) > 1:  # revisions
+            new = Packed.from_table(table, self.frame, self.symbols)
+            return new.lengths == 1, {name: matrix[0] for name, matrix in new.fields.items()}
+        for name, row in rows.items():
+            row[code] = table[name].cast(pa.float64()).to_numpy()
+        return count == 1, {name: row[:n] for name, row in rows.items()}
 
     def packed(self) -> Packed:
         """The bars as they stand; views, good until the next `advance`."""
