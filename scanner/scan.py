@@ -268,6 +268,9 @@ def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask) -> Hits:
     )
 
 
+_KNOWN = {1.0: True, 0.0: False}
+
+
 def decide(name: str, found: Hits, standing: Standing, newest: Newest) -> tuple[list[Hit], list[tuple[str, str]]]:
     """What a strategy found, less the symbols that are not its own or have no bar; and those behind a gap.
 
@@ -275,19 +278,24 @@ def decide(name: str, found: Hits, standing: Standing, newest: Newest) -> tuple[
     """
     hits: dict[tuple[int, str], Hit] = {}
     gapped: dict[tuple[str, str], None] = {}
-    for place, action, confidence, values in zip(
-        found.places, found.action, found.confidence, found.values, strict=True
+    places = np.asarray(found.places, dtype=np.intp)
+    of_symbol = (places, standing.eligible[places], standing.gapped[places], standing.silent_since[places])
+    of_bar = (newest.price[places].astype(float), *newest.at_limit[:, places])
+    columns = (column.tolist() for column in (*of_symbol, *of_bar))
+    checked: object = None
+    strength = 0.0
+    for j, eligible, gap, since, price, up, down, action, confidence, values in zip(
+        *columns, found.action, found.confidence, found.values, strict=True
     ):
-        j = int(place)
-        strength = check_confidence(confidence)
-        if not standing.eligible[j] or (j, check_action(action)) in hits:
+        if confidence is not checked or checked is None:
+            strength, checked = check_confidence(confidence), confidence
+        if not eligible or (j, check_action(action)) in hits:
             continue
         symbol = newest.symbols[j]
-        if standing.gapped[j]:
+        if gap:
             gapped[name, symbol] = None
             continue
         shown = {key: finite(value) for key, value in values.items()}
-        flags = [None if np.isnan(flag) else bool(flag) for flag in newest.at_limit[:, j]]
-        since = int(standing.silent_since[j])
-        hits[j, action] = Hit(name, symbol, action, strength, float(newest.price[j]), shown, since, *flags)
+        flags = _KNOWN.get(up), _KNOWN.get(down)
+        hits[j, action] = Hit(name, symbol, action, strength, price, shown, since, *flags)
     return list(hits.values()), list(gapped)
