@@ -25,6 +25,11 @@ def find_feed(name: str) -> OpenFeed:
         own: OpenFeed = getattr(importlib.import_module(module), function)
         return own
     for point in entry_points(group=GROUP, name=name):
-        other: OpenFeed = point.load()
-        return other
+        other = point.load()
+        if not callable(other):
+            raise UsageError(
+                f"the feed {name!r} is a {type(other).__name__}: nothing here opens one as a feed by itself"
+            )
+        opens: OpenFeed = other
+        return opens
     raise UsageError(f"there is no feed {name!r}; there are: {', '.join(feed_names())}")

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Origin
 
-from data.errors import RefusedError
+from data.errors import FeedError, RefusedError
 from streaming.feeds.http import check_ban, lost
 from streaming.feeds.reading import VendorConnection, cancel, unless
 from streaming.feeds.vendors import Vendor
@@ -50,10 +50,16 @@ class SocketConnection(VendorConnection):
 
     async def subscribe(self, symbols: Sequence[str]) -> None:
         """See `ports.WebSocketCapability`."""
+        before = self.symbols
         self._reading.ask_for(symbols)
-        if self._socket is not None:
+        if self._socket is None:
+            return
+        try:
             old, self._socket = self._socket, await self._open()
-            await old.close()
+        except FeedError:
+            self._reading.ask_for(before)
+            raise
+        await old.close()
 
     async def batches(self) -> AsyncGenerator[pa.RecordBatch]:
         """See `ports.Connection`."""

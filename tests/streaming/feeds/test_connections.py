@@ -239,11 +239,11 @@ def test_a_poll_that_comes_to_nothing_ends_the_connection_with_its_reason(name: 
 
 
 @polled
-@pytest.mark.parametrize("ban", ["403", "page"])
-def test_a_ban_ends_a_poll_at_once(name: str, ban: str) -> None:
+@pytest.mark.parametrize("ban", [Faults(ban="403"), Faults(ban="page"), Faults(status=456)], ids=["403", "page", "456"])
+def test_a_ban_ends_a_poll_at_once(name: str, ban: Faults) -> None:
     async def work() -> None:
         async with fake_of(name, a_day()) as fake:
-            fake.faults = Faults(ban=ban)
+            fake.faults = ban
             with pytest.raises(BannedError, match=f"{name} has banned this address"):
                 await read(open_connection(quick(name, batch=5), fake.day.symbols, url=fake.url), n_batches(1))
             assert len(fake.asked) <= 4  # what was on its way; nothing after the answer
@@ -261,31 +261,31 @@ def test_sina_without_its_referer_is_a_ban() -> None:
 
 
 @polled
-def test_one_request_of_many_that_fails_costs_one_round_of_its_symbols(name: str) -> None:
-    """Nothing but a count is seen of it: the same symbols come with the next round."""
+def test_requests_that_fail_now_and_then_cost_one_round_of_their_symbols(name: str) -> None:
+    """Nothing but a count is seen of them: the same symbols come with the next round."""
 
     async def work() -> None:
         async with fake_of(name, a_day(), follow=True) as fake:
             connection = open_connection(
-                quick(name, batch=5), fake.day.symbols, url=fake.url, timeout_s=5, admit=one_bad(fake, 7)
+                quick(name, batch=5), fake.day.symbols, url=fake.url, timeout_s=5, admit=bad(fake, {2, 7, 11, 15})
             )
             batches = await read(connection, n_batches(20))
-            assert connection.traffic.dropped == {"http_502": 1}
+            assert connection.traffic.dropped == {"http_502": 4}
             assert {s for batch in batches for s in batch["symbol"].to_pylist()} == set(fake.day.symbols)
 
     run(work)
 
 
-def one_bad(fake: Any, nth: int) -> Callable[[], Awaitable[None]]:
-    """Only the nth request is answered with an error."""
+def bad(fake: Any, which: set[int]) -> Callable[[], Awaitable[None]]:
+    """These requests are answered with an error, counted from 1."""
     asked = 0
 
     async def admit() -> None:
         nonlocal asked
         asked = mine = asked + 1
-        while len(fake.asked) + 1 < mine:  # one after the other, so that the fault meets one
+        while len(fake.asked) + 1 < mine:  # one after the other, so that each fault meets its own
             await asyncio.sleep(0.001)
-        fake.faults = Faults(status=502) if mine == nth else Faults()
+        fake.faults = Faults(status=502) if mine in which else Faults()
 
     return admit
 
@@ -648,6 +648,12 @@ def test_a_socket_can_be_subscribed_anew_and_shows_its_bytes() -> None:
                 assert (await anext(batches))["symbol"].to_pylist() == list(symbols[:2])
                 await connection.subscribe(symbols[5:8])
                 assert connection.symbols == symbols[5:8]
+                assert (await anext(batches))["symbol"].to_pylist() == list(symbols[5:8])
+                fake.faults = Faults(status=502)
+                with pytest.raises(FeedError, match="http_502"):
+                    await connection.subscribe(symbols[:1])
+                fake.faults = Faults()
+                fake.day.step()
                 assert (await anext(batches))["symbol"].to_pylist() == list(symbols[5:8])
             assert frames[0].count(b"\n") >= 2
             assert [len(codes) for codes in fake.asked] == [2, 3]
