@@ -156,17 +156,17 @@ class Running:
         cells = cells_of(term)
         rings = [self._bound(_KEEP, [self._now[c]], None, [self._rings[c]]) for c in cells if c in self._rings]
         self._keepers += rings
-        now = self._now[cells[0]]
+        newest = self._now[cells[0]][0]
         if term not in self.program.kernels:
 
             def compute(bar: Bar) -> None:
-                self._copyto(now[0], self._compute(term), self._has)
+                self._copyto(newest, self._compute(term), self._has)
                 for ring in rings:
                     ring(bar)
 
             def read(bar: Bar) -> None:
                 row = self._bars.row(term.data)
-                self._copyto(now[0], row if self.machine.xp is np else self.machine.put(row), self._has)
+                self._copyto(newest, row if self.machine.xp is np else self.machine.put(row), self._has)
                 for ring in rings:
                     ring(bar)
 
@@ -224,9 +224,13 @@ class Running:
         """One more bar for the columns of `has`, whose bar ends are `ends`; its fields are read from `bars`."""
         if copy:
             self._copy(has)
-        self.t += has
-        np.copyto(self.last, ends, where=has)
         self._has, self._whole = has, bool(has.all())
+        if self._whole:
+            self.t += 1
+            self.last[:] = ends
+        else:
+            self.t += has
+            np.copyto(self.last, ends, where=has)
         self._known.clear()
         self._finite.clear()
         self._through_known: dict[int, Bar] = {}

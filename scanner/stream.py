@@ -172,12 +172,13 @@ class Stream:
     def _advance(self, bar_end: int, rows: Mapping[str, Floats], has: Mask, *, copy: bool) -> Newest:
         self._finish()
         running = self._running
-        late, same = has & (running.last > bar_end), has & (running.last == bar_end)
-        if not (late.any() or same.any()) and not (self._program.across and (running.last >= bar_end).any()):
+        old = running.last >= bar_end
+        if not old.any() or not (self._program.across or (has & old).any()):
             self._history.append(bar_end, has, rows)
             self._forget(rows)
             running.advance(has, bar_end, copy=copy)
         else:
+            late, same = has & (running.last > bar_end), has & (running.last == bar_end)
             self._correct(bar_end, rows, has, late, same, copy)
         return self._newest(bar_end)
 
