@@ -1,25 +1,30 @@
 """Row kernels compiled for this CPU by numba, once: what a second process needs lies on disk.
 
 numba finds a kernel again only where it stands in a module of its own, and notices only edits of that module's file. So
-one module is generated a kernel, holding the kernel's source, that of everything it uses, and the loop that drives it;
-it lies in a folder named by a hash of all of it, of numba and of the CPU.
+one module is generated a kernel, holding the kernel as one flat function; it lies in a folder named by a hash of all of
+it, of numba and of the CPU. The loops that drive kernels over bars call them by address, and are compiled once for all.
 """
 
 import functools
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from data.errors import EngineError
+from data.errors import EngineError, KernelError
+from data.panel import Floats
 from scanner.engines.base import Counts
+from scanner.engines.flat import flat
 from scanner.engines.folders import SETTING, folders
 from scanner.indicators import grammar
 from scanner.indicators.spec import Indicator
@@ -31,59 +36,31 @@ try:
 except ImportError as error:
     raise EngineError(f"engine 'vector' needs numba: {error}. Install it with: pip install numba") from error
 
-_COMMON = '''
+_MODULE = '''"""Generated: one row kernel."""
+
 import math
 
-from llvmlite import ir
-from numba import carray, int64, float64, njit, types
-from numba.extending import intrinsic
+from numba import cfunc, int64, types
 
-LANES = 64 // {size}
+from scanner.engines.words import at as _at, integers as _integers, numbers as _numbers, select as _select
+
+{constants}
+@cfunc(types.void(int64, int64, int64, int64, int64, int64), cache=True, error_model="numpy", _nrt=False)
+def kernel(t, j0, j1, _pitch, _places, _values):
+{body}
+'''
+
+_LOOPS = '''"""Generated: the loops that drive every row kernel, and what reads their inputs."""
+
+import math
+
+import numpy as np
+from numba import carray, float64, int64, njit, types
+
+from scanner.engines.words import call, line, numbers, one, settle
+
 places = types.Array(int64, 1, "C", readonly=True)
-
-
-def copier(lanes, align, streamed):
-    """An intrinsic (to, source): copies numbers between two addresses."""
-
-    @intrinsic
-    def copy(typing, to, source):
-        def generate(context, builder, signature, arguments):
-            wide, narrow = ir.VectorType(ir.DoubleType(), lanes), ir.VectorType(ir.{ir}(), lanes)
-            values = builder.load(builder.inttoptr(arguments[1], wide.as_pointer()), align=8)
-            if wide != narrow:
-                values = builder.fptrunc(values, narrow)
-            store = builder.store(values, builder.inttoptr(arguments[0], narrow.as_pointer()), align=align)
-            if streamed:
-                store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.intp), generate
-
-    return copy
-
-
-one, line = copier(1, {size}, False), copier(LANES, 64, True)
-
-
-@intrinsic
-def numbers(typing, address):
-    """Matrices are made from addresses: those that Python hands over count who uses each of their rows."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
-
-    return types.CPointer(float64)(types.intp), generate
-
-
-@intrinsic
-def settle(typing):
-    """What was streamed before is there for every thread after."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
+given = types.Array(float64, 2, "C", readonly=True)
 
 
 @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -91,31 +68,29 @@ def put(source, to, n):
     """Copy n numbers past the caches: memory is not read before, as it would be otherwise."""
     while n > 0 and to % 64 != 0:
         one(to, source)
-        to, source, n = to + {size}, source + 8, n - 1
-    while n >= LANES:
+        to, source, n = to + 8, source + 8, n - 1
+    while n >= 8:
         line(to, source)
-        to, source, n = to + 64, source + 8 * LANES, n - LANES
+        to, source, n = to + 64, source + 64, n - 8
     while n > 0:
         one(to, source)
-        to, source, n = to + {size}, source + 8, n - 1
-'''
+        to, source, n = to + 8, source + 8, n - 1
 
-_MODULE = '''"""Generated: one row kernel and the loop that drives it."""
 
-from __future__ import annotations
-{common}
-
-{sources}
-@njit({signature}, nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
-def drive(n, first, stop, phases, end, bars, columns, {given}, rows, states, outs, keep, pitch, {results}, {params}):
-    {matrices}
-    state, out = carray(numbers(states), (rows, columns)), carray(numbers(outs), ({n}, columns))
-    {outputs}
-    for k in range({n}):
+@njit(
+    types.void(*[int64] * 2, *[places] * 3, *[int64] * 7, places, *[int64] * 3),
+    nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
+)
+def drive(
+    kernel, n, first, stop, phases, end, bars, columns, rows, states, outs, keep, results, pitch, matrices, params
+):
+    state, out = carray(numbers(states), (rows, columns)), carray(numbers(outs), (len(results), columns))
+    for k in range(len(results)):
         for j in range(n):
             out[k, j] = math.nan
     for t in range(bars - keep, phases[0]):
-        {store}
+        for k in range(len(results)):
+            put(outs + 8 * k * columns, results[k] + 8 * (t % keep * pitch), n)
     whole = phases[len(phases) - 2]
     for phase in range(len(phases) - 1):
         for j in range(n):
@@ -123,45 +98,21 @@ def drive(n, first, stop, phases, end, bars, columns, {given}, rows, states, out
                 for k in range(rows):
                     state[k, j] = 0.0
         for t in range(phases[phase], phases[phase + 1]):
-            {kernel}(t, 0, n, {inputs}, state, {tiles}, {params})
+            call(kernel, t, 0, n, columns, matrices, params)
             if t >= bars - keep:
-                if t < whole or t >= end:
-                    for k in range({n}):
+                for k in range(len(results)):
+                    if t < whole or t >= end:
                         for j in range(n):
                             value = out[k, j]
                             out[k, j] = value if (t >= first[j]) & (t < stop[j]) else math.nan
-                {store}
+                    put(outs + 8 * k * columns, results[k] + 8 * (t % keep * pitch), n)
     settle()
-'''
 
 
-_STEP = '''"""Generated: one row kernel and the loop that advances it by one bar."""
-
-from __future__ import annotations
-
-import math
-
-from numba import float64, int64, njit, types
-
-matrix = float64[:, ::1]
-given = types.Array(float64, 2, "C", readonly=True)
-runs = int64[:, ::1]
-
-
-{sources}
-@njit(types.void(runs, {types}), nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
-def step(runs, {arguments}):
+@njit(types.void(int64, int64[:, ::1], int64, int64, int64), nogil=True, cache=True, no_cfunc_wrapper=True)
+def step(kernel, runs, columns, matrices, params):
     for run in range(len(runs)):
-        {kernel}(runs[run, 0], runs[run, 1], runs[run, 2], {arguments})
-'''
-
-
-_LOAD = '''"""Generated: a block of columns in a matrix of its own, and between which bars they are finite."""
-
-import numpy as np
-from numba import float64, int64, njit, types
-
-given = types.Array(float64, 2, "C", readonly=True)
+        call(kernel, runs[run, 0], runs[run, 1], runs[run, 2], columns, matrices, params)
 
 
 @njit(int64(given, int64, int64, float64[:, ::1], int64[::1], int64[::1]), nogil=True, cache=True)
@@ -210,27 +161,86 @@ def load(matrix, left, right, tile, first, stop):
 '''
 
 
+class Compiled:
+    """An indicator's kernel, and how it is called; numba's own function is `function`."""
+
+    def __init__(self, indicator: Indicator) -> None:
+        self.function = _module(home(indicator.name, source(indicator))).kernel
+        self._address = self.function.address
+        self._kinds = [np.int64 if param.kind is int else np.float64 for param in indicator.params]
+        loops = _loops()
+        self._drive, self._step = loops.drive, loops.step
+
+    def drive(
+        self,
+        columns: tuple[int, Counts, Counts, Counts, int],
+        bars: int,
+        pitch: int,
+        inputs: Sequence[int],
+        state: tuple[int, int],
+        outs: int,
+        results: tuple[int, int, Sequence[int]],
+        params: Sequence[float],
+    ) -> None:
+        """All bars of the first columns of a block.
+
+        `columns`: how many, and what `span` says of them. The rest are addresses of C-contiguous float64: `inputs`
+        (bars, pitch); `state`, with its rows, (rows, pitch); `outs` (outputs, pitch), whose rows the kernel fills bar
+        by bar; `results`: the last bars kept, the columns there, and of each result column 0 of a matrix that is a ring
+        of these bars. Results are NaN outside [first, stop) of each column.
+        """
+        address, rows = state
+        keep, wide, to = results
+        matrices = [value for one in inputs for value in (one, bars)]
+        matrices += (address, rows)
+        for k in range(len(to)):
+            matrices += (outs + 8 * k * pitch, 1)
+        places, values = np.array(matrices), self._params(params)
+        self._drive(
+            *(self._address, *columns, bars, pitch, rows, address, outs, keep, np.array(to), wide),
+            *(places.ctypes.data, values.ctypes.data),
+        )
+
+    def step(self, matrices: Sequence[Floats], params: Sequence[float]) -> Callable[[npt.NDArray[np.int64]], None]:
+        """step(runs), bound to inputs, state and outputs: one bar of some columns; matrices are rings of any length.
+
+        `runs`: int64 (runs, 3), each the bar t and the columns [j0, j1) that stand at it.
+        """
+        for matrix in matrices:
+            assert matrix.flags.c_contiguous
+            assert matrix.dtype == np.float64
+        places = np.array([value for matrix in matrices for value in (matrix.ctypes.data, len(matrix))])
+        values = self._params(params)
+        given = (matrices[0].shape[1], places.ctypes.data, values.ctypes.data)
+        held = (*matrices, places, values)
+
+        def step(runs: npt.NDArray[np.int64], held: Any = held) -> None:
+            self._step(self._address, runs, *given)
+
+        return step
+
+    def _params(self, values: Sequence[float]) -> npt.NDArray[np.int64]:
+        return np.array([kind(value).view(np.int64) for kind, value in zip(self._kinds, values, strict=True)], np.int64)
+
+
 @functools.cache
-def compiled(indicator: Indicator) -> Any:
-    """drive(n, first, stop, phases, end, bars, columns, inputs, rows, state, out, keep, pitch, results, parameters):
-    all bars of the first n columns.
-
-    `first`, `stop`, `phases`, `end`: see `span`. The rest are addresses of C-contiguous float64: inputs (bars,
-    columns); state (rows, columns); out (outputs, columns), whose rows the kernel fills bar by bar; and of each result
-    column 0 of a matrix of `keep` rows, the last bars' as a ring, and `pitch` columns. Results are NaN outside
-    [first, stop) of each column.
-    """
-    return _module(home(indicator.name, source(indicator))).drive
+def compiled(indicator: Indicator) -> Compiled:
+    """The kernel of an indicator, compiled or found on disk."""
+    return Compiled(indicator)
 
 
-@functools.cache
 def loader() -> Any:
     """load(matrix, left, right, tile, first, stop): columns [left, right) of a matrix -> the tile's first columns.
 
     `first`: (columns,) each column's first bar; on return the first one at which it is finite, and `stop` the first
     later one at which it is not. Returns 0 where that is what `first` said and there is none, else 1.
     """
-    return _module(home("load", _LOAD)).load
+    return _loops().load
+
+
+@functools.cache
+def _loops() -> Any:
+    return _module(home("loops", _LOOPS))
 
 
 def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts, int]:
@@ -242,70 +252,31 @@ def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts
     return first, stop, phases, 0 if (first >= bars).any() else int(stop.min())
 
 
-@functools.cache
-def stepping(indicator: Indicator) -> Any:
-    """step(runs, inputs, state, outputs, parameters): one bar of some columns, matrices being rings of any length.
-
-    `runs`: int64 (runs, 3), each the bar t and the columns [j0, j1) that stand at it. A module of its own: who computes
-    no streams need not compile it.
-    """
-    return _module(home(indicator.name, step_source(indicator))).step
-
-
 def source(indicator: Indicator) -> str:
-    """The module of an indicator's kernel."""
-    assert indicator.kernel is not None
-    inputs = [f"i{k}" for k in range(len(indicator.inputs))]
-    outputs = [f"o{k}" for k in range(len(indicator.outputs))]
-    results = [f"r{k}" for k in range(len(indicator.outputs))]
-    params = [f"p{k}" for k in range(len(indicator.params))]
-    kinds = ["int64" if param.kind is int else "float64" for param in indicator.params]
-    given = [f"g{k}" for k in range(len(inputs))]
-    types = ["int64"] + ["places"] * 3 + ["int64"] * (8 + len(given) + len(results)) + kinds
-    size = 8
+    """The module of an indicator's kernel; one that raises KernelError where that is outside the language."""
+    try:
+        return _source(indicator)
+    except KernelError as error:
+        return f"from data.errors import KernelError\n\nraise KernelError({str(error)!r})\n"
 
-    where = f"{size} * (t % keep * pitch)"
-    puts = [f"put(outs + 8 * {k} * columns, {result} + {where}, n)" for k, result in enumerate(results)]
+
+def _source(indicator: Indicator) -> str:
+    assert indicator.kernel is not None
+    advance = indicator.kernel.advance
+    names = list(inspect.signature(advance).parameters)[3:]
+    n = len(indicator.inputs) + 1 + len(indicator.outputs)
+    lines = [
+        f"{name} = _numbers(_matrices[{2 * k}]); _rows_{name} = _matrices[{2 * k + 1}]"
+        for k, name in enumerate(names[:n])
+    ]
+    lines += [
+        f"{name} = {'_integers' if param.kind is int else '_numbers'}(_values)[{k}]"
+        for k, (name, param) in enumerate(zip(names[n:], indicator.params, strict=True))
+    ]
+    constants = {name: part for name, part in grammar.parts(advance).items() if not isinstance(part, FunctionType)}
     return _MODULE.format(
-        common=_COMMON.format(size=size, ir="DoubleType"),
-        sources=_sources(indicator.kernel.advance),
-        signature=f"types.void({', '.join(types)})",
-        kernel=indicator.kernel.advance.__name__,
-        outputs="; ".join(f"{name} = out[{k} : {k + 1}]" for k, name in enumerate(outputs)),
-        store="; ".join(puts),
-        inputs=", ".join(inputs),
-        tiles=", ".join(outputs),
-        results=", ".join(results),
-        params=", ".join(params),
-        given=", ".join(given),
-        matrices="; ".join(
-            f"{name} = carray(numbers({address}), (bars, columns))" for name, address in zip(inputs, given, strict=True)
-        ),
-        n=len(outputs),
-    )
-
-
-def step_source(indicator: Indicator) -> str:
-    """The module of an indicator's step."""
-    assert indicator.kernel is not None
-    inputs = [f"i{k}" for k in range(len(indicator.inputs))]
-    outputs = [f"o{k}" for k in range(len(indicator.outputs))]
-    params = [f"p{k}" for k in range(len(indicator.params))]
-    kinds = ["int64" if param.kind is int else "float64" for param in indicator.params]
-    return _STEP.format(
-        sources=_sources(indicator.kernel.advance),
-        types=", ".join([*["given"] * len(inputs), *["matrix"] * (1 + len(outputs)), *kinds]),
-        kernel=indicator.kernel.advance.__name__,
-        arguments=", ".join([*inputs, "state", *outputs, *params]),
-    )
-
-
-def _sources(kernel: Callable[..., Any]) -> str:
-    """The sources of a kernel and of the functions and constants of ours that it names, in the order of need."""
-    decorator = '@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)'
-    return "\n\n".join(
-        f"{decorator}\n{grammar.source(part)[0]}" if isinstance(part, FunctionType) else f"{name} = {part!r}\n"
-        for name, part in grammar.parts(kernel).items()
+        constants="".join(f"{name} = {part!r}\n" for name, part in constants.items()),
+        body=textwrap.indent("\n".join(["_matrices = _integers(_places)", *lines, flat(advance)]), "    "),
     )
 
 
@@ -348,4 +319,5 @@ def home(name: str, text: str) -> Path:
 def _versions() -> str:
     """What else than its source makes the bits of a compiled kernel."""
     cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
-    return f"{sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"
+    words = Path(__file__).with_name("words.py").read_text(encoding="utf-8")
+    return f"{words} {sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"

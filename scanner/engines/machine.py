@@ -100,15 +100,15 @@ class CpuMachine:
         if n == 0 or bars == 0:
             return
         out = np.empty((len(outputs), n))
-        drive = self._compiling.compiled(indicator)
+        kernel, values = self._compiling.compiled(indicator), _values(indicator, params)
         for left in range(0, n, _BLOCK):
             right = min(n, left + _BLOCK)
-            drive(
-                *(right - left, *self._compiling.span(first[left:right], stop[left:right], bars), bars, n),
-                *(matrix.ctypes.data + 8 * left for matrix in inputs),
-                *(len(state), state.ctypes.data + 8 * left, out.ctypes.data + 8 * left, len(outputs[0]), n),
-                *(output.ctypes.data + 8 * left for output in outputs),
-                *_values(indicator, params),
+            kernel.drive(
+                (right - left, *self._compiling.span(first[left:right], stop[left:right], bars)),
+                *(bars, n, [matrix.ctypes.data + 8 * left for matrix in inputs]),
+                *((state.ctypes.data + 8 * left, len(state)), out.ctypes.data + 8 * left),
+                (len(outputs[0]), n, [output.ctypes.data + 8 * left for output in outputs]),
+                values,
             )
         state[:, first >= bars] = 0.0
 
@@ -131,9 +131,8 @@ class CpuMachine:
         state: Floats,
         outputs: Sequence[Floats],
     ) -> Step:
-        step = self._compiling.stepping(indicator)
-        arguments = (*inputs, state, *outputs, *_values(indicator, params))
-        return lambda bar: step(bar, *arguments)
+        kernel = self._compiling.compiled(indicator)
+        return cast(Step, kernel.step([*inputs, state, *outputs], _values(indicator, params)))
 
 
 def _values(indicator: Indicator, params: Mapping[str, float]) -> list[float]:

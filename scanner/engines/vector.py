@@ -137,16 +137,15 @@ class _Plan:
                 odd.append(read(matrix, left, left + n, tile, first[k], stop[k]))
             everywhere = span(listed, np.full(n, self.bars), self.bars)
             known: dict[tuple[int, ...], tuple[Counts, Counts, Counts, int]] = {}
-            for drive, inputs, total, rows, keep, results, values in self._steps:
+            for kernel, inputs, total, rows, keep, results, values in self._steps:
                 between = everywhere
                 if not total and any(odd[k] for k in inputs):
                     if inputs not in known:
                         known[inputs] = span(*_joint(inputs, first, stop, tiles, lengths), self.bars)
                     between = known[inputs]
-                drive(
-                    *(n, *between, self.bars, _PITCH, *(places[k] for k in inputs), rows, states, outs),
-                    *(keep, self.n_symbols, *(result + 8 * left for result in results)),
-                    *values,
+                kernel.drive(
+                    *((n, *between), self.bars, _PITCH, [places[k] for k in inputs], (states, rows), outs),
+                    *((keep, self.n_symbols, [result + 8 * left for result in results]), values),
                 )
 
     def results(self) -> list[tuple[Floats, ...]]:

@@ -70,7 +70,6 @@ def _judge(indicator: Indicator, run: Callable[..., tuple[Floats, ...]]) -> str:
     why = ""
     try:
         compiling.compiled(indicator)
-        compiling.stepping(indicator)  # what follows bars one at a time must not wait for it
         bits = golden(indicator, run)
         if bits.n_differing:
             why = (

@@ -56,7 +56,7 @@ def test_what_does_not_compile_is_talibs_and_said_once(cache: Path, caplog: pyte
         (wanted,) = load("talib").run(broken, {"timeperiod": 5}, inputs())
         np.testing.assert_array_equal(got, wanted)
     (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert said.getMessage().startswith("the compiled kernel of SMA is not used: TypingError")
+    assert said.getMessage().startswith("the compiled kernel of SMA is not used: KernelError")
     assert list(verdict.refused) == ["SMA"]
     assert marks(cache) == [verdict.refused["SMA"]]
 

@@ -41,12 +41,12 @@ def test_cold_kernels_are_compiled_in_the_background_once(tmp_path: Path, monkey
     assert lowest
     warming.close()
     assert warm.cold(both) == []
-    compiled = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.drive-*.nbc")}
+    compiled = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.kernel-*.nbc")}
     assert len(compiled) == 2
     again = warm.Warming(both)
     assert again.wait()
     again.close()
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.drive-*.nbc")} == compiled
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.kernel-*.nbc")} == compiled
 
 
 def test_a_process_that_fails_is_never_done_and_said_once(
