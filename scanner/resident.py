@@ -33,6 +33,8 @@ Names = dict[str, tuple[str, str]]
 SPARE = 256
 """Rows that a shard holds ready for new bars."""
 COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
+DERIVED = (*(f"adjusted {name}" for name in PRICES), "reference", "gap")
+"""Matrices of the basis."""
 MOST = 8
 """Shards that one process keeps."""
 
@@ -164,11 +166,15 @@ class Resident:
         symbols = tuple(self.symbols[j] for j in columns)
         some = Packed(self.frame, symbols, whole.bar_ends[:, columns], whole.lengths[columns], fields)
         changed = np.zeros(len(columns), dtype=bool)
-        for name, values in _matrices(some, basis(some, self.origin)).items():
-            kept = self._matrices[name][self._first : self._stop]
-            if name.startswith("adjusted ") or name == "reference":
-                changed |= differ(kept[:-1, columns], values[:-1]).any(axis=0)
-            kept[:, columns] = values
+        matrices = _matrices(some, basis(some, self.origin))
+        found = {name: matrices[name] for name in DERIVED}
+        kept = {name: self._matrices[name][self._first : self._stop] for name in found}
+        for name, values in found.items():
+            changed |= differ(kept[name][:-1, columns], values[:-1]).any(axis=0)
+            kept[name][-1, columns] = values[-1]
+        if changed.any():
+            for name, values in found.items():
+                kept[name][:, columns[changed]] = values[:, changed]
         return columns[changed]
 
     def _grow(self) -> None:
