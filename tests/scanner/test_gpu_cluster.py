@@ -146,7 +146,7 @@ def test_tasks_go_to_workers_with_a_gpu_and_shards_stay_there(
     dask: DaskCluster, registry: StrategyRegistry, tasks: Any
 ) -> None:
     used = []
-    for place in range(100, 105):
+    for place in range(85, 105):
         result = scan(dask, registry, tasks(place))
         assert (result.hits, engines(result)) == (expected(registry, tasks(place)), ["cuda", "cuda"])
         used.append([report.after and report.after.used_bytes for report in result.reports])
@@ -154,8 +154,8 @@ def test_tasks_go_to_workers_with_a_gpu_and_shards_stay_there(
     launches, reads = told(dask, lambda module: module.device.launches), told(dask, lambda module: module.reads)
     assert sorted(n > 0 for n in launches.values()) == [False, True, True]
     assert [reads[address] for address in launches] == [int(n > 0) for n in launches.values()]
-    assert used[1] == used[-1], "what is resident does not grow"
-    assert all(used[1])
+    assert all(map(all, used[1:])), "streams stay"
+    assert max(map(max, used[10:])) <= max(map(max, used[:10])), "and do not grow"
 
 
 def test_a_killed_worker_is_rebuilt_from_the_store(dask: DaskCluster, registry: StrategyRegistry, tasks: Any) -> None:
