@@ -78,7 +78,7 @@ def put(source, to, n):
 
 
 @njit(
-    types.void(*[int64] * 2, *[places] * 3, *[int64] * 7, places, *[int64] * 3),
+    types.void(*[int64] * 2, *[places] * 3, *[int64] * 7, places, int64, places, places),
     nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
 )
 def drive(
@@ -98,7 +98,7 @@ def drive(
                 for k in range(rows):
                     state[k, j] = 0.0
         for t in range(phases[phase], phases[phase + 1]):
-            call(kernel, t, 0, n, columns, matrices, params)
+            call(kernel, t, 0, n, columns, matrices.ctypes.data, params.ctypes.data)
             if t >= bars - keep:
                 for k in range(len(results)):
                     if t < whole or t >= end:
@@ -165,7 +165,7 @@ class Compiled:
     """An indicator's kernel, and how it is called; numba's own function is `function`."""
 
     def __init__(self, indicator: Indicator) -> None:
-        self.function = _module(home(indicator.name, source(indicator))).kernel
+        self.function = _module(home_of(indicator)).kernel
         self._address = self.function.address
         self._kinds = [np.int64 if param.kind is int else np.float64 for param in indicator.params]
         loops = _loops()
@@ -180,14 +180,14 @@ class Compiled:
         state: tuple[int, int],
         outs: int,
         results: tuple[int, int, Sequence[int]],
-        params: Sequence[float],
+        params: npt.NDArray[np.int64],
     ) -> None:
         """All bars of the first columns of a block.
 
         `columns`: how many, and what `span` says of them. The rest are addresses of C-contiguous float64: `inputs`
         (bars, pitch); `state`, with its rows, (rows, pitch); `outs` (outputs, pitch), whose rows the kernel fills bar
         by bar; `results`: the last bars kept, the columns there, and of each result column 0 of a matrix that is a ring
-        of these bars. Results are NaN outside [first, stop) of each column.
+        of these bars. Results are NaN outside [first, stop) of each column. `params`: from `values`.
         """
         address, rows = state
         keep, wide, to = results
@@ -195,10 +195,9 @@ class Compiled:
         matrices += (address, rows)
         for k in range(len(to)):
             matrices += (outs + 8 * k * pitch, 1)
-        places, values = np.array(matrices), self._params(params)
         self._drive(
             *(self._address, *columns, bars, pitch, rows, address, outs, keep, np.array(to), wide),
-            *(places.ctypes.data, values.ctypes.data),
+            *(np.array(matrices), params),
         )
 
     def step(self, matrices: Sequence[Floats], params: Sequence[float]) -> Callable[[npt.NDArray[np.int64]], None]:
@@ -210,7 +209,7 @@ class Compiled:
             assert matrix.flags.c_contiguous
             assert matrix.dtype == np.float64
         places = np.array([value for matrix in matrices for value in (matrix.ctypes.data, len(matrix))])
-        values = self._params(params)
+        values = self.values(params)
         given = (matrices[0].shape[1], places.ctypes.data, values.ctypes.data)
         held = (*matrices, places, values)
 
@@ -219,7 +218,8 @@ class Compiled:
 
         return step
 
-    def _params(self, values: Sequence[float]) -> npt.NDArray[np.int64]:
+    def values(self, values: Sequence[float]) -> npt.NDArray[np.int64]:
+        """The bits of parameters, integers and float64."""
         return np.array([kind(value).view(np.int64) for kind, value in zip(self._kinds, values, strict=True)], np.int64)
 
 
@@ -240,7 +240,7 @@ def loader() -> Any:
 
 @functools.cache
 def _loops() -> Any:
-    return _module(home("loops", _LOOPS))
+    return _module(home("loops", _LOOPS, lambda: _LOOPS))
 
 
 def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts, int]:
@@ -250,6 +250,24 @@ def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts
     phases = np.append(begun, bars) if len(begun) else np.array([bars, bars])
     # A column without bars is outside at every bar.
     return first, stop, phases, 0 if (first >= bars).any() else int(stop.min())
+
+
+def home_of(indicator: Indicator) -> Path:
+    """The folder of an indicator's module, which is made where there is none."""
+    return home(indicator.name, key(indicator), functools.partial(source, indicator))
+
+
+@functools.cache
+def key(indicator: Indicator) -> str:
+    """All that an indicator's module is made of; far sooner told than the module is made."""
+    assert indicator.kernel is not None
+    try:
+        parts = grammar.parts(indicator.kernel.advance)
+    except KernelError as error:
+        return str(error)
+    shape = len(indicator.inputs), len(indicator.outputs), [param.kind.__name__ for param in indicator.params]
+    texts = [grammar.source(part)[0] if isinstance(part, FunctionType) else f"{part!r}" for part in parts.values()]
+    return "\n".join([_MODULE, repr(shape), repr(list(parts)), *texts])
 
 
 def source(indicator: Indicator) -> str:
@@ -290,22 +308,31 @@ def _module(folder: Path) -> Any:
     return module
 
 
-@functools.cache
-def home(name: str, text: str) -> Path:
-    """The folder of a generated module, which is written there: in the first cache folder that can be.
+_homes: dict[tuple[str, str], Path] = {}
 
-    Its name is that of the text, of numba and of the CPU: where any of them differs, bits may.
+
+def home(name: str, made_of: str, text: Callable[[], str]) -> Path:
+    """The folder of a generated module: in the first cache folder that can be written, where `text` is if it is new.
+
+    Its name is that of what the module is made of, of numba and of the CPU: where any of them differs, bits may.
     """
-    digest = hashlib.sha256(f"{_versions()}\n{text}".encode()).hexdigest()[:16]
+    known = _homes.get((name, made_of))
+    if known is None:
+        known = _homes[name, made_of] = _home(name, made_of, text)
+    return known
+
+
+def _home(name: str, made_of: str, text: Callable[[], str]) -> Path:
+    digest = hashlib.sha256(f"{_versions()}\n{made_of}".encode()).hexdigest()[:16]
     refused = []
     for folder in folders():
         path = folder / f"{name.lower()}_{digest}" / "kernel.py"
         try:
-            if os.access(path.parent, os.W_OK) and path.exists() and path.read_text(encoding="utf-8") == text:
+            if os.access(path.parent, os.W_OK) and path.exists():
                 return path.parent
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-                file.write(text)
+                file.write(text())
             os.utime(file.name, (0, 0))  # numba tells a changed file by its time: this one's name says what it holds
             os.replace(file.name, path)
         except OSError as error:
@@ -319,5 +346,7 @@ def home(name: str, text: str) -> Path:
 def _versions() -> str:
     """What else than its source makes the bits of a compiled kernel."""
     cpu = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
-    words = Path(__file__).with_name("words.py").read_text(encoding="utf-8")
-    return f"{words} {sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"
+    ours = [
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("compiling.py", "flat.py", "words.py")
+    ]
+    return f"{ours} {sys.version} {numba.__version__} {llvmlite.__version__} {cpu}"

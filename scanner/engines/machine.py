@@ -100,7 +100,8 @@ class CpuMachine:
         if n == 0 or bars == 0:
             return
         out = np.empty((len(outputs), n))
-        kernel, values = self._compiling.compiled(indicator), _values(indicator, params)
+        kernel = self._compiling.compiled(indicator)
+        values = kernel.values(_values(indicator, params))
         for left in range(0, n, _BLOCK):
             right = min(n, left + _BLOCK)
             kernel.drive(

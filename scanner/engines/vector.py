@@ -113,10 +113,11 @@ class _Plan:
             if keep:
                 rows = kernel.rows(call.params)
                 self._rows, self._width = max(self._rows, rows), max(self._width, len(outputs))
-                values = [call.params[param.name] for param in call.indicator.params]
+                program = compiled(call.indicator)
+                values = program.values([call.params[param.name] for param in call.indicator.params])
                 inputs = tuple(places[id(one)] for one in call.inputs)
                 addresses = [output.ctypes.data for output in outputs]
-                self._steps.append((compiled(call.indicator), inputs, kernel.total, rows, keep, addresses, values))
+                self._steps.append((program, inputs, kernel.total, rows, keep, addresses, values))
 
     def run(self, blocks: Iterable[int], buffers: Buffers) -> None:
         """Take the blocks that no other thread takes, one by one, through all calls."""

@@ -95,7 +95,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _file(indicator: Indicator) -> Path:
-    return compiling.home(indicator.name, compiling.source(indicator)) / _mark()
+    return compiling.home_of(indicator) / _mark()
 
 
 @functools.cache

@@ -35,9 +35,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(folders.SETTING, str(tmp_path))
     monkeypatch.setattr(verdict, "_known", {})
     monkeypatch.setattr(verdict, "refused", {})
-    compiling.home.cache_clear()
+    compiling._homes.clear()
     yield tmp_path
-    compiling.home.cache_clear()
+    compiling._homes.clear()
 
 
 def anew(name: str, **changes: Any) -> Indicator:
@@ -64,7 +64,8 @@ def test_what_does_not_compile_is_talibs_and_said_once(cache: Path, caplog: pyte
 def test_other_bits_than_the_source_s_are_caught(
     cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = compiling.source
+    right, key = compiling.source, compiling.key
+    monkeypatch.setattr(compiling, "key", lambda indicator: key(indicator) + "a mutant")
     monkeypatch.setattr(compiling, "source", lambda indicator: right(indicator).replace("s / n", "s * (1.0 / n)"))
     mutant = anew("SMA")
     (got,) = VectorEngine().run(mutant, {"timeperiod": 7}, inputs())
@@ -73,6 +74,7 @@ def test_other_bits_than_the_source_s_are_caught(
     assert not np.array_equal(VectorEngine().by_kernel(mutant, {"timeperiod": 7}, inputs())[0], wanted, equal_nan=True)
     assert "golden values differ, by up to 1 units in the last place" in caplog.text
     monkeypatch.setattr(compiling, "source", right)
+    monkeypatch.setattr(compiling, "key", key)
     repaired = anew("SMA")
     assert verdict.refusal(repaired, VectorEngine().by_kernel) == ""
 
