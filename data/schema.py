@@ -18,6 +18,9 @@ def _field(name: str, type_: pa.DataType, unit: str, *, nullable: bool = False) 
 
 FLAG_NO_TRADE = 1
 """The bar saw no trade: open = high = low = close = last close, volume 0."""
+FLAG_INCOMPLETE = 2
+"""Quotes between which the symbol traded are missing: the bar may lack some of its trades, have some of a neighbour's,
+and not show all its highs and lows. The day's totals and extremes are right all the same."""
 
 TICK = pa.schema(
     [
@@ -46,11 +49,21 @@ BAR = pa.schema(
         _field("volume", pa.float64(), "shares"),
         _field("amount", pa.float64(), "CNY; null where the source has none", nullable=True),
         _field("prev_close", pa.float64(), "CNY; the exchange's ex-rights reference of the session", nullable=True),
-        _field("flags", pa.uint8(), "bits: 1 no_trade"),
+        _field("flags", pa.uint8(), "bits: 1 no_trade, 2 incomplete"),
         _field("revision", pa.int32(), "0 first, then counting up"),
     ]
 )
 """Bars of one frame; the frame stands in the schema metadata under `frame`. Key: (symbol, frame, bar_end, revision)."""
+
+AFTER_HOURS = pa.schema(
+    [
+        _field("symbol", SYMBOL, "canonical symbol, 600519.SH"),
+        _field("day", pa.date32(), "session"),
+        _field("volume", pa.float64(), "shares traded after 15:05:00"),
+        _field("amount", pa.float64(), "CNY; null where the source has none", nullable=True),
+    ]
+)
+"""Fixed-price trades after the close: they are in no bar."""
 
 NAME = pa.schema(
     [

@@ -1,76 +1,53 @@
-"""Bars: ticks folded into bars, the whole market at once.
+"""Bars: ticks folded into bars of several frames, the whole market at once.
 
 A tick is a snapshot whose volume and amount are cumulative for the day, so a bar's volume is a difference, and a
 snapshot lost costs nothing but resolution. A snapshot counts only where it is newer than the symbol's last, by time,
-then volume: duplicates, and the older snapshots of a source that lags, fall out. A trade is a volume that has grown.
+then volume: duplicates, and the older snapshots of a source that lags, fall out, unless they come within the late
+window. A trade is a volume that has grown.
 
 Which bar a quote belongs to is `data.calendar.minute_index`: the opening auction to 09:31, the lunch break to 11:30,
-the closing auction to 15:00. A bar closes once a quote, or the clock, is past its end by more than the grace; what
-comes for it later is counted, and its volume goes to the next bar. A symbol has bars from its first trade of the day
-on; a bar without a trade carries the close with volume 0. A symbol first seen in the midst of a session (or a service
-that starts there) has what was traded before as its base, not in a bar.
+the closing auction to 15:00. A bar closes once a quote, or the clock, is past its end by more than the grace. What
+comes for it later, but within the late window, is entered where it belongs, and gives revisions of the bars that it
+changes; what comes later still is counted, and its volume goes to the next bar. A symbol has bars from its first trade
+of the day on; a bar without a trade carries the close with volume 0. A symbol first seen in the midst of a session in
+which the service started has what was traded before as its base, not in a bar.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from data.calendar import DAY, MINUTE, SECOND, bar_ends, bar_start, local_day, minute_index
+from data.calendar import DAY, MINUTE, SECOND, bar_ends, bar_start, day_ns, local_day, minute_index
 from data.columns import column, symbol_column
-from data.panel import Floats, Times
-from data.schema import BAR, FLAG_NO_TRADE, SYMBOL, TIME
-
-Places = npt.NDArray[np.int64]
+from data.panel import Floats
+from data.schema import AFTER_HOURS, BAR, FRAMES, SYMBOL, TIME
+from streaming.folding import MINUTES, Mask, Places, Quotes, Session, joined, one_a_symbol
 
 _AHEAD = MINUTE
 """A quote stamped this much later than its batch's newest hundredth is refused: one bad stamp must close no bar."""
-_AUCTION_RESULT = (9 * 60 + 25) * MINUTE
-"""From midnight in Shanghai."""
 _NUMBERS = ("last", "open", "high", "low", "prev_close", "volume", "amount")
-_MINUTES = 240
 
 
-@dataclass(frozen=True)
-class _Quotes:
-    """Rows of ticks, (rows,) each; `at` is the symbol's place in the universe."""
-
-    at: Places
-    time: Times
-    last: Floats
-    open: Floats
-    high: Floats
-    low: Floats
-    prev_close: Floats
-    volume: Floats
-    amount: Floats
-
-    def __getitem__(self, rows: Any) -> "_Quotes":
-        return _Quotes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-
-class _OpenBar:
-    """One bar of every symbol, still open; NaN where a symbol is not in it, `open` also where it has not traded."""
-
-    def __init__(self, n_symbols: int) -> None:
-        self.open, self.high, self.low, self.close, self.volume, self.amount = np.full((6, n_symbols), np.nan)
-
-
-class BarBuilder:
-    """Folds ticks (`data.schema.TICK`) of `symbols` into bars (`data.schema.BAR`); holds one session, no clock.
+class MarketBars:
+    """Folds ticks (`data.schema.TICK`) of `symbols` into bars (`data.schema.BAR`) of `frames` in one pass; holds one
+    session, no clock. At a boundary shared by several frames the shorter ones close first.
 
     `grace_s`: how long past its end a bar waits for late quotes; `closing_grace_s`: the day's last bar, which waits for
-    the closing auction's result. `after` (UTC ns): bars up to this end are closed already, as when a service goes on
-    from its store. The metadata of the bars have the `frame`, and as `received_ns` that of the batch (or the clock's
-    time) that closed them. `counts` says how many rows were left out, by reason:
+    the closing auction's result. `late_s`: how much older than the newest quote one may be and still be entered where
+    it belongs, giving revisions; 0: none may. `cadence_s`: how far apart two quotes of a symbol are at most if none is
+    lost; None where the feed leaves out quotes that say nothing new: losses are then known by `lost` alone. `after`
+    (UTC ns): bars up to this end are closed already, as when a service goes on from its store; a longer bar that began
+    before it is flagged incomplete.
+
+    The metadata of the bars have the `frame`, and as `received_ns` that of the batch (or the clock's time) that closed
+    them. `counts` says how many rows were left out, by reason:
 
     `unknown` (symbol), `other_day` (older than the session), `early` (before 09:15, or with a volume before 09:25),
     `ahead`, `duplicate`, `older`, `volume_fell`, `no_price` (price or volume is no positive number), `late` (its bar is
-    closed), `after_hours`.
+    closed), `after_hours` (they are in `after_hours`); and under `delayed` those that came late and were entered.
 
     Raises FrameError where there is no such frame.
     """
@@ -78,25 +55,29 @@ class BarBuilder:
     def __init__(
         self,
         symbols: Sequence[str],
-        frame: str = "1m",
+        frames: Sequence[str] = FRAMES,
         *,
         grace_s: float = 3.5,
         closing_grace_s: float = 30.0,
+        late_s: float = 0.0,
+        cadence_s: float | None = None,
         after: int | None = None,
     ) -> None:
-        self.frame = frame
-        self.symbols = tuple(symbols)
+        day = np.datetime64(0, "D")
+        self._step = dict(sorted(((f, MINUTES // len(bar_ends(day, f))) for f in frames), key=lambda item: item[1]))
+        """Frame -> minutes a bar, the shortest first."""
+        self.symbols, self.frames = tuple(symbols), tuple(self._step)
         self.counts: Counter[str] = Counter()
         self._place = {symbol: j for j, symbol in enumerate(self.symbols)}
         self._dictionary = pa.array(self.symbols, pa.string())
         # Whose places were looked up last: a feed's batches share one dictionary.
         self._known: tuple[pa.Array, Places] = (self._dictionary, np.arange(len(self.symbols)))
-        n_bars = len(bar_ends(np.datetime64(0, "D"), frame))
-        self._step = _MINUTES // n_bars
-        self._grace = np.full(n_bars, round(grace_s * SECOND))
+        self._grace = np.full(MINUTES, round(grace_s * SECOND))
         self._grace[-1] = round(max(grace_s, closing_grace_s) * SECOND)
+        self._late = round(late_s * SECOND)
+        self._cadence = None if cadence_s is None else round(cadence_s * SECOND)
         self._after = np.iinfo(np.int64).min if after is None else after
-        self._session: np.datetime64[Any] | None = None
+        self._day: np.datetime64[Any] | None = None
         self._watermark = 0
         self._received = b"0"
 
@@ -106,52 +87,95 @@ class BarBuilder:
         return self._watermark
 
     def add(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
-        """Fold one batch of ticks; the bars that it closes, one batch a bar end, oldest first."""
+        """Fold one batch of ticks; the revisions that it makes, then the bars that it closes, one batch a frame and bar
+        end, oldest first."""
         quotes = self._read(batch)
         if len(quotes.at) == 0:
             return []
         self._received = (batch.schema.metadata or {}).get(b"received_ns", b"0")
         newest = quotes.time.max(keepdims=True)
         day = local_day(newest)[0]
-        closed: list[pa.RecordBatch] = []
-        if self._session is None or day > self._session:
-            closed = self.end_session()
-            self._begin(day)
-        for part in _one_a_symbol(quotes):
-            self._fold(part)
-        if day == self._session:
+        made: list[pa.RecordBatch] = []
+        if self._day is None or day > self._day:
+            made = self.end_session()
+            self._begin(day, int(quotes.time.min()))
+        begins = self._session.midnight
+        quotes = self._without(quotes, "other_day", (quotes.time < begins) | (quotes.time >= begins + DAY))
+        for part in one_a_symbol(quotes):
+            made += self._enter(part)
+        if day == self._day:
             self._watermark = max(self._watermark, int(newest[0]))
-        return closed + self._close(self._due(self._watermark))
+        return made + self._close(self._due(self._watermark))
 
     def close_upto(self, now_ns: int) -> list[pa.RecordBatch]:
         """Close by the clock: the bars that ended, with their grace, before `now_ns` (UTC ns) and that quotes reached.
 
         Where the feed is mute there are no bars: its silence is not the market's.
         """
-        if self._session is None:
+        if self._day is None:
             return []
         self._received = str(now_ns).encode()
         return self._close(min(self._due(now_ns), self._reached()))
 
     def end_session(self) -> list[pa.RecordBatch]:
         """Close the session's bars that quotes have reached; later ones nobody has seen, and they do not come to be."""
-        return [] if self._session is None else self._close(self._reached())
+        return [] if self._day is None else self._close(self._reached(), partly=True)
 
-    def _begin(self, day: np.datetime64[Any]) -> None:
-        n = len(self.symbols)
-        self._session, self._watermark = day, 0
-        self._ends = bar_ends(day, self.frame)
-        self._next = int(np.searchsorted(self._ends, self._after, side="right"))
-        self._joined = self._next
-        self._open: dict[int, _OpenBar] = {}
-        self._seen = np.zeros(n, dtype=np.int64)
-        """Time of a symbol's newest quote, and the totals it showed."""
-        self._volume, self._amount = np.zeros((2, n))
-        self._closed_volume, self._closed_amount = np.zeros((2, n))
-        self._high, self._low, self._prev_close = np.zeros(n), np.full(n, np.inf), np.full(n, np.nan)
-        self._close_price = np.full(n, np.nan)
+    def lost(self, since_ns: int, until_ns: int, symbols: Sequence[str] | None = None) -> None:
+        """Say that quotes of (`since_ns`, `until_ns`] (UTC ns) may be missing, of some symbols or of all.
 
-    def _read(self, batch: pa.RecordBatch) -> _Quotes:
+        Where a symbol's volume turns out to have grown meanwhile, the minutes concerned are flagged incomplete.
+        """
+        if self._day is None:
+            return
+        concerned = np.full(len(self.symbols), symbols is None)
+        concerned[[self._place[symbol] for symbol in symbols or () if symbol in self._place]] = True
+        self._session.losses.append((since_ns, until_ns, concerned))
+
+    def developing(self, frame: str = "1d") -> pa.RecordBatch | None:
+        """The bar of `frame` that is still open, from its beginning to now, under the end that it will have.
+
+        Its metadata say `developing`: `1`. None where no bar is open or no symbol is in it.
+        """
+        if self._day is None or (k := self._next[frame]) * self._step[frame] >= MINUTES:
+            return None
+        return self._batch(frame, k, self._image(frame, k), about={b"developing": b"1"})
+
+    def after_hours(self) -> pa.Table:
+        """What the session's symbols traded after the close, at fixed prices (`data.schema.AFTER_HOURS`)."""
+        if self._day is None:
+            return AFTER_HOURS.empty_table()
+        session = self._session
+        rows = np.flatnonzero(session.after_volume > 0)
+        amount = np.round(session.after_amount[rows], 3)
+        arrays = [
+            symbol_column(rows.astype(np.int32), self._dictionary),
+            pa.array(np.full(len(rows), self._day), pa.date32()),
+            column(session.after_volume[rows], pa.float64()),
+            column(amount, pa.float64(), missing=np.isnan(amount)),
+        ]
+        return pa.Table.from_arrays(arrays, schema=AFTER_HOURS)
+
+    def _begin(self, day: np.datetime64[Any], earliest: int) -> None:
+        self._day, self._watermark = day, 0
+        self._ends = {frame: bar_ends(day, frame) for frame in self.frames}
+        self._minute_ends = bar_ends(day, "1m")
+        self._next = {f: int(np.searchsorted(ends, self._after, side="right")) for f, ends in self._ends.items()}
+        self._joined = dict(self._next)
+        first = self._closed_minutes()
+        self._session = Session(
+            len(self.symbols),
+            int(day_ns(np.array([day]))[0]),
+            first,
+            whole=first == 0 and int(minute_index(np.array([earliest]))[0]) <= 0,
+            cadence_ns=self._cadence,
+            counts=self.counts,
+        )
+        self._recent: list[Quotes] = []
+        """What may have to be folded again."""
+        self._revisions: dict[tuple[str, int], Places] = {}
+
+    def _read(self, batch: pa.RecordBatch) -> Quotes:
         """The batch's rows of known symbols and believable stamps."""
         symbol = batch.column(batch.schema.get_field_index("symbol"))
         if not pa.types.is_dictionary(symbol.type):
@@ -162,7 +186,7 @@ class BarBuilder:
         at = self._known[1][symbol.indices.to_numpy()]
         time = batch.column(batch.schema.get_field_index("quote_time")).view(pa.int64()).to_numpy()
         numbers = [batch.column(batch.schema.get_field_index(name)).to_numpy() for name in _NUMBERS]
-        quotes = _Quotes(at, time, *numbers)
+        quotes = Quotes(at, time, *numbers)
         quotes = self._without(quotes, "unknown", at < 0)
         if len(quotes.time) < 100:
             return quotes
@@ -170,7 +194,7 @@ class BarBuilder:
         newest = np.partition(quotes.time, rank)[rank]
         return self._without(quotes, "ahead", quotes.time > newest + _AHEAD)
 
-    def _without(self, quotes: _Quotes, reason: str, out: npt.NDArray[np.bool_]) -> _Quotes:
+    def _without(self, quotes: Quotes, reason: str, out: Mask) -> Quotes:
         """The rows that are not `out`; how many are is counted under `reason`."""
         n_out = int(np.count_nonzero(out))
         if n_out == 0:
@@ -178,139 +202,145 @@ class BarBuilder:
         self.counts[reason] += n_out
         return quotes[~out]
 
-    def _fold(self, quotes: _Quotes) -> None:
-        """Fold rows of distinct symbols."""
-        begins = self._midnight()
-        quotes = self._without(quotes, "other_day", (quotes.time < begins) | (quotes.time >= begins + DAY))
-        seen, volume = self._seen[quotes.at], self._volume[quotes.at]
-        older, fell = quotes.time < seen, quotes.volume < volume
-        same = (quotes.time == seen) & (quotes.volume == volume)
-        out = older | fell | same
-        if out.any():
-            self.counts["older"] += int(np.count_nonzero(older))
-            self.counts["volume_fell"] += int(np.count_nonzero(fell & ~older))
-            self.counts["duplicate"] += int(np.count_nonzero(same))
-            quotes, volume = quotes[~out], volume[~out]
+    def _enter(self, quotes: Quotes) -> list[pa.RecordBatch]:
+        """Fold rows of distinct symbols; the revisions of closed bars that come of it."""
+        session, closed = self._session, self._closed_minutes()
+        if self._late == 0:
+            session.fold(quotes, closed)
+            return []
         minute = minute_index(quotes.time)
-        # Nothing can have traded before the auction's result: such a volume is yesterday's, not reset yet.
-        early = (minute < 0) | ((quotes.time < begins + _AUCTION_RESULT) & (quotes.volume > 0))
-        quotes, minute, volume = self._without(quotes, "early", early), minute[~early], volume[~early]
-        known = quotes.prev_close > 0
-        self._prev_close[quotes.at[known]] = quotes.prev_close[known]
-        idle = ~(quotes.volume > volume)
-        self._seen[quotes.at[idle]] = quotes.time[idle]
-        quotes, minute = quotes[~idle], minute[~idle]
-        unpriced = ~((quotes.last > 0) & np.isfinite(quotes.last) & np.isfinite(quotes.volume))
-        quotes, minute = self._without(quotes, "no_price", unpriced), minute[~unpriced]
-        bar = minute // self._step
-        # What a symbol had traded before it was first seen is in no bar of ours.
-        base = (self._seen[quotes.at] == 0) & ((minute > 0) | (bar < self._joined))
-        if base.any():
-            self._take_base(quotes[base], bar[base])
-            quotes, bar = quotes[~base], bar[~base]
-        over = bar >= len(self._ends)
-        quotes, bar = self._without(quotes, "after_hours", over), bar[~over]
-        late = bar < self._next
-        quotes, bar = self._without(quotes, "late", late), bar[~late]
-        for k in np.unique(bar):
-            self._trade(self._bar(int(k)), quotes[bar == k])
+        oldest = self._minute_at(self._watermark - self._late)
+        kept = self._minute_at(self._watermark - self._late - (self._cadence or 0))
+        self._recent = [part for part in self._recent if self._minute_at(int(part.time.max(initial=0))) >= kept]
+        self._recent.append(quotes)
+        delayed = (session.older(quotes) | (minute < closed)) & (minute >= max(oldest, 0)) & (minute < MINUTES)
+        gap, start = session.gaps(quotes)
+        touched = delayed | gap & (start < closed)
+        if not touched.any():
+            session.fold(quotes, closed)
+            return []
+        # A quote that comes late may fill a gap that had begun before it.
+        begun = minute_index(quotes.time - (self._cadence or 0)).clip(max(kept, 0), minute.clip(0))
+        start = np.where(delayed, np.where(gap, np.minimum(begun, start.clip(kept)), begun), start)
+        at = quotes.at[touched]
+        before = {bar: self._image(*bar, at) for bar in self._closed_bars(int(start[touched].min()))}
+        session.fold(quotes[~delayed], closed)
+        if delayed.any():
+            self.counts["delayed"] += int(np.count_nonzero(delayed))
+            self._fold_again(quotes.at[delayed], int(start[delayed].min()))
+        return [batch for bar, old in before.items() if (batch := self._revision(*bar, at, old)) is not None]
 
-    def _trade(self, bar: _OpenBar, quotes: _Quotes) -> None:
-        """Enter trades of distinct symbols in a bar."""
-        at, last = quotes.at, quotes.last
-        # The day's first trade has the day's open, though the first snapshot may show a later one.
-        first = np.where((self._volume[at] == 0) & (quotes.open > 0), quotes.open, last)
-        # A new extreme of the day lies in this bar, though no snapshot showed it as a last price.
-        high = np.where(quotes.high > self._high[at], np.maximum(quotes.high, last), last)
-        low = np.where((quotes.low > 0) & (quotes.low < self._low[at]), np.minimum(quotes.low, last), last)
-        bar.high[at] = np.fmax(bar.high[at], np.maximum(high, first))
-        bar.low[at] = np.fmin(bar.low[at], np.minimum(low, first))
-        bar.open[at] = np.where(np.isnan(bar.open[at]), first, bar.open[at])
-        bar.close[at], bar.volume[at], bar.amount[at] = last, quotes.volume, quotes.amount
-        self._high[at] = np.maximum(self._high[at], high)
-        self._low[at] = np.minimum(self._low[at], low)
-        self._seen[at], self._volume[at], self._amount[at] = quotes.time, quotes.volume, quotes.amount
+    def _fold_again(self, at: Places, minute: int) -> None:
+        """Fold what the symbols `at` showed from `minute` on once more, in its order."""
+        session = self._session
+        session.rewind(at, minute)
+        concerned = np.zeros(len(self.symbols), dtype=bool)
+        concerned[at] = True
+        own = joined([part[concerned[part.at]] for part in self._recent])
+        own = own[minute_index(own.time) >= minute]
+        session.counts = Counter()  # they are counted already
+        for part in one_a_symbol(own):
+            session.fold(part, 0)
+        session.counts = self.counts
 
-    def _take_base(self, quotes: _Quotes, bars: Places) -> None:
-        """Start symbols in the midst of a session: totals and extremes so far, and a close to carry."""
-        at = quotes.at
-        self._seen[at], self._volume[at], self._amount[at] = quotes.time, quotes.volume, quotes.amount
-        self._closed_volume[at], self._closed_amount[at] = quotes.volume, quotes.amount
-        self._high[at] = np.fmax(quotes.high, quotes.last)
-        self._low[at] = np.where(quotes.low > 0, np.minimum(quotes.low, quotes.last), quotes.last)
-        for k in np.unique(bars[bars < len(self._ends)]):
-            which = bars == k
-            closes = self._close_price if k < self._next else self._bar(int(k)).close
-            closes[at[which]] = quotes.last[which]
+    def _revision(self, frame: str, k: int, at: Places, old: Floats) -> pa.RecordBatch | None:
+        """The bars of the symbols `at` that are not as they were published."""
+        new = self._image(frame, k, at)
+        differs = ~((new == old) | (np.isnan(new) & np.isnan(old))).all(axis=0)
+        if not differs.any():
+            return None
+        counts = self._revisions.setdefault((frame, k), np.zeros(len(self.symbols), dtype=np.int64))
+        counts[at[differs & ~np.isnan(old[3])]] += 1
+        order = np.argsort(at[differs])
+        return self._batch(frame, k, new[:, differs][:, order], at[differs][order], revision=counts)
 
-    def _bar(self, k: int) -> _OpenBar:
-        bar = self._open.get(k)
-        if bar is None:
-            bar = self._open[k] = _OpenBar(len(self.symbols))
-        return bar
+    def _image(self, frame: str, k: int, at: Places | None = None) -> Floats:
+        step = self._step[frame]
+        return self._session.bars(k * step, (k + 1) * step, at)
 
-    def _midnight(self) -> int:
-        return int(self._ends[-1]) - 15 * 60 * MINUTE
+    def _closed_bars(self, minute: int) -> list[tuple[str, int]]:
+        """(frame, place) of the closed bars that begin at `minute` or reach into it, in the order of their closing."""
+        bars = [
+            ((k + 1) * step, frame, k)
+            for frame, step in self._step.items()
+            for k in range(max(minute // step, self._joined[frame]), self._next[frame])
+        ]
+        return [(frame, k) for _, frame, k in sorted(bars, key=lambda bar: bar[0])]
+
+    def _closed_minutes(self) -> int:
+        """How many minutes lie in closed bars of the shortest frame."""
+        return self._next[self.frames[0]] * self._step[self.frames[0]]
+
+    def _minute_at(self, ns: int) -> int:
+        return int(minute_index(np.array([ns]))[0])
 
     def _reached(self) -> int:
-        """How many bars of the session quotes have reached."""
-        newest = int(minute_index(np.array([self._watermark]))[0]) // self._step
-        return min(newest + 1, len(self._ends))
+        """How many minutes of the session quotes have reached."""
+        return min(self._minute_at(self._watermark) + 1, MINUTES)
 
     def _due(self, now_ns: int) -> int:
-        """How many bars of the session have ended, with their grace, before `now_ns`."""
-        return int(np.searchsorted(self._ends + self._grace, now_ns))
+        """How many minutes of the session have ended, with their grace, before `now_ns`."""
+        return int(np.searchsorted(self._minute_ends + self._grace, now_ns))
 
-    def _close(self, upto: int) -> list[pa.RecordBatch]:
-        """Close the bars before place `upto`; those without any symbol are nothing."""
+    def _close(self, minutes: int, *, partly: bool = False) -> list[pa.RecordBatch]:
+        """Close the bars within the first `minutes`, and `partly` those that reach into them; those without any symbol
+        are nothing."""
+        due = [
+            ((k + 1) * step, frame, k)
+            for frame, step in self._step.items()
+            for k in range(self._next[frame], (minutes + (step - 1 if partly else 0)) // step)
+        ]
         closed = []
-        while self._next < upto:
-            batch = self._finish(self._open.pop(self._next, None), int(self._ends[self._next]))
-            self._next += 1
+        # Sorting keeps the shorter frames first at a boundary that they share.
+        for _, frame, k in sorted(due, key=lambda bar: bar[0]):
+            self._next[frame] = k + 1
+            batch = self._batch(frame, k, self._image(frame, k))
             if batch is not None:
                 closed.append(batch)
         return closed
 
-    def _finish(self, bar: _OpenBar | None, end: int) -> pa.RecordBatch | None:
-        if bar is None:
-            bar = _OpenBar(len(self.symbols))
-        traded = ~np.isnan(bar.open)
-        close = np.where(np.isnan(bar.close), self._close_price, bar.close)
-        self._close_price = close
-        rows = np.flatnonzero(~np.isnan(close))
+    def _batch(
+        self,
+        frame: str,
+        k: int,
+        image: Floats,
+        at: Places | None = None,
+        *,
+        revision: Places | None = None,
+        about: dict[bytes, bytes] | None = None,
+    ) -> pa.RecordBatch | None:
+        """Bars of one end as rows; `at`: the symbols' places, all by default."""
+        rows = np.flatnonzero(~np.isnan(image[3]))
         if len(rows) == 0:
             return None
-        prices = [np.where(traded, price, close)[rows] for price in (bar.open, bar.high, bar.low)]
-        volume = np.where(traded, bar.volume - self._closed_volume, 0.0)
-        # Amounts are quoted to at most three decimals; the rest is the subtraction's.
-        amount = np.round(np.where(traded, bar.amount - self._closed_amount, 0.0), 3)
-        self._closed_volume = np.where(traded, bar.volume, self._closed_volume)
-        self._closed_amount = np.where(traded, bar.amount, self._closed_amount)
-        ends = np.full(len(rows), end)
-        flags = np.where(traded[rows], 0, FLAG_NO_TRADE).astype(np.uint8)
-        numbers = [column(values, pa.float64()) for values in (*prices, close[rows], volume[rows])]
-        maybe = [
-            column(values, pa.float64(), missing=np.isnan(values)) for values in (amount[rows], self._prev_close[rows])
-        ]
+        image = image[:, rows]
+        at = rows if at is None else at[rows]
+        ends = np.full(len(rows), self._ends[frame][k])
+        maybe = [image[5], self._session.prev_close[at]]
         arrays = [
-            symbol_column(rows.astype(np.int32), self._dictionary),
-            column(bar_start(ends, self.frame), TIME),
+            symbol_column(at.astype(np.int32), self._dictionary),
+            column(bar_start(ends, frame), TIME),
             column(ends, TIME),
-            *numbers,
-            *maybe,
-            column(flags, pa.uint8()),
-            column(np.zeros(len(rows), dtype=np.int32), pa.int32()),
+            *(column(values, pa.float64()) for values in image[:5]),
+            *(column(values, pa.float64(), missing=np.isnan(values)) for values in maybe),
+            column(image[6].astype(np.uint8), pa.uint8()),
+            column((np.zeros(len(at)) if revision is None else revision[at]).astype(np.int32), pa.int32()),
         ]
-        schema = BAR.with_metadata({b"frame": self.frame.encode(), b"received_ns": self._received})
+        schema = BAR.with_metadata({b"frame": frame.encode(), b"received_ns": self._received, **(about or {})})
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _one_a_symbol(quotes: _Quotes) -> list[_Quotes]:
-    """Parts without a symbol twice, to be folded one after the other: a symbol's rows by time, then volume."""
-    rows = np.bincount(quotes.at)
-    if rows.max(initial=0) <= 1:
-        return [quotes]
-    ordered = quotes[np.lexsort((quotes.volume, quotes.time, quotes.at))]
-    starts = np.cumsum(rows) - rows
-    nth = np.arange(len(ordered.at)) - starts[ordered.at]
-    return [ordered[nth == k] for k in range(rows.max())]
+class BarBuilder(MarketBars):
+    """Bars of one frame, each of them final: see `MarketBars`."""
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        frame: str = "1m",
+        *,
+        grace_s: float = 3.5,
+        closing_grace_s: float = 30.0,
+        after: int | None = None,
+    ) -> None:
+        super().__init__(symbols, (frame,), grace_s=grace_s, closing_grace_s=closing_grace_s, after=after)
+        self.frame = frame
