@@ -36,7 +36,8 @@ from scanner.cluster import make_cluster
 from scanner.engines.base import load
 from scanner.loading import load as load_strategies
 from streaming.broadcast import SignalServer
-from streaming.tape import Segment, Tape, segments
+from streaming.segment import Segment, segments
+from streaming.tape import Tape
 
 FRAME = "1m"
 HISTORY_BARS = 250

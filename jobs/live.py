@@ -25,7 +25,8 @@ from streaming.bars import BarBuilder
 from streaming.broadcast import SignalServer
 from streaming.bus import SIGNALS, EventBus, bar_topic, tick_topic
 from streaming.ports import Feed, Subscription
-from streaming.tape import Segment, Tape, segments, taped
+from streaming.segment import Segment, segments
+from streaming.tape import Tape, taped
 
 log = logging.getLogger(__name__)
 

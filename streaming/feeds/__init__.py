@@ -7,6 +7,7 @@ from data.errors import UsageError
 from streaming.ports import OpenFeed
 
 FEEDS = {
+    "replay": "streaming.feeds.replay:open_feed",
     "sim": "streaming.feeds.simulated:open_feed",
 }
 """Name -> `module:function`, an `OpenFeed`; loaded when it is asked for."""
@@ -19,7 +20,11 @@ def feed_names() -> list[str]:
 
 
 def find_feed(name: str) -> OpenFeed:
-    """What opens the feed of that name; our own come before an entry point's. Raises UsageError, listing the known."""
+    """What opens the feed of that name; our own come before an entry point's. Raises UsageError, listing the known.
+
+    What follows a colon in `replay:PATH` is the feed's own business.
+    """
+    name = name.partition(":")[0]
     if name in FEEDS:
         module, function = FEEDS[name].split(":")
         own: OpenFeed = getattr(importlib.import_module(module), function)

@@ -1,7 +1,7 @@
 """What every feed promises. A feed joins by a line in `FEEDS`: a name and what opens it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from data.schema import TICK
 from data.settings import FeedSettings, Settings
 from data.simulator import SimulatedMarket
 from streaming import feeds
+from streaming.feeds.replay import ReplayFeed
 from streaming.feeds.simulated import SimulatedFeed
 from streaming.ports import Feed
 
@@ -23,7 +24,21 @@ def simulated(interval_s: float) -> Feed:
     return SimulatedFeed(MARKET, sessions=MARKET.sessions[:2], interval_s=interval_s, clock=lambda: 12345)
 
 
-FEEDS = {"sim": simulated}
+class Recorded:
+    """A recording in memory."""
+
+    def symbols(self) -> list[str]:
+        return list(MARKET.symbols)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return MARKET.snapshots(MARKET.sessions[0])
+
+
+def replayed(interval_s: float) -> Feed:
+    return ReplayFeed(Recorded(), interval_s=interval_s, clock=lambda: 12345)
+
+
+FEEDS = {"sim": simulated, "replay": replayed}
 """Name -> opens a feed that paces its frames by an interval; 0 for no pause."""
 
 each = pytest.mark.parametrize("opened", FEEDS.values(), ids=FEEDS)
@@ -152,5 +167,5 @@ def test_other_packages_bring_feeds_as_entry_points(monkeypatch: pytest.MonkeyPa
 
     points = EntryPoints([EntryPoint("mine", "streaming.feeds.simulated:open_feed", feeds.GROUP)])
     monkeypatch.setattr(feeds, "entry_points", lambda **wanted: points.select(**wanted))
-    assert feeds.feed_names() == ["mine", "sim"]
+    assert feeds.feed_names() == ["mine", "replay", "sim"]
     assert feeds.find_feed("mine") is feeds.find_feed("sim")

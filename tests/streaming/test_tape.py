@@ -21,7 +21,8 @@ from data.errors import StoreError
 from data.schema import TICK, TIME
 from data.simulator import SimulatedMarket
 from streaming.bars import BarBuilder
-from streaming.tape import GROUP, Segment, Tape, segments, taped
+from streaming.segment import Segment, segments
+from streaming.tape import GROUP, Tape, taped
 
 MARKET = SimulatedMarket(12, seed=1)
 DAY = MARKET.sessions[0]

@@ -1,0 +1,182 @@
+"""`mystocks-scan replay`: a recorded session comes out as it was stored, or says what does not."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.crash_tape import FIRST, begun, serve
+from data.calendar import bar_ends
+from data.history import SignalHistory
+from data.schema import BAR
+from data.simulator import SimulatedMarket
+from data.store import BarStore
+from jobs.cli import main
+from streaming.segment import Segment, segments
+
+SYMBOLS = 20
+MARKET = SimulatedMarket(SYMBOLS, 7)
+DAY = MARKET.sessions[FIRST]
+BATCHES = 150
+"""The first seven minutes and a half."""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose service ended after some minutes of a session, with its tape."""
+    folder = tmp_path_factory.mktemp("recorded") / "sim"
+    begun(folder, MARKET, SYMBOLS)
+    serve(folder, SYMBOLS, BATCHES, 0.0)
+    return folder
+
+
+@pytest.fixture
+def store(recorded: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(recorded, tmp_path / "sim"))
+
+
+def replay(store: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", "--store", str(store), *options])
+    out, err = capsys.readouterr()
+    return int(str(ended.value.code)), out, err
+
+
+def verify(store: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    code, out, _ = replay(store, capsys, "--verify", "--json", "--date", str(DAY))
+    (line,) = out.splitlines()
+    return code, json.loads(line)
+
+
+def rewrite(path: Path, change: Any) -> None:
+    table = pq.read_table(path)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+
+
+def minute_file(store: Path, minute: int) -> Path:
+    end = int(bar_ends(DAY, "1m")[minute])
+    (path,) = (file.path for file in BarStore(store).files("1m") if (file.first, file.last) == (end, end))
+    return path
+
+
+def test_a_recorded_session_comes_out_as_it_was_stored(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path for path in recorded.rglob("*"))
+    code, said = verify(recorded, capsys)
+
+    assert (code, said["differences"]) == (0, [])
+    assert said["1m_bars_stored"] == said["1m_bars_replayed"] > 100
+    assert said["signals_stored"] == said["signals_replayed"] > 10
+    assert (said["batches"], said["batches_missing"], said["places_damaged"]) == (BATCHES, 0, 0)
+    assert sorted(path for path in recorded.rglob("*")) == before
+
+    code, out, _ = replay(recorded, capsys, "--verify")
+    assert (code, out.splitlines()[-1]) == (0, "all equal")
+
+
+def test_without_verify_it_prints_what_it_makes(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = replay(recorded, capsys, "--json", "--engine", "talib")
+    lines = [json.loads(line) for line in out.splitlines()]
+    history = SignalHistory(recorded / "signals").query(after=int(bar_ends(DAY, "1m")[0]) - 1, newest_first=False)
+
+    assert code == 0
+    assert len(lines) == 7
+    assert sorted(s["id"] for line in lines for s in line["signals"]) == sorted(history["id"].to_pylist())
+    assert f"{BATCHES} batches of" in err
+
+
+def test_a_bar_that_was_changed_is_found(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = BAR.get_field_index("high")
+    last_bit = 2.0**-40
+    path = minute_file(store, 3)
+    first = pq.read_table(path)
+
+    def raised(table: Any) -> Any:
+        highs = table["high"].to_pylist()
+        highs[0] += last_bit
+        return table.set_column(place, BAR.field("high"), [highs])
+
+    rewrite(path, raised)
+    code, said = verify(store, capsys)
+
+    assert code == 1
+    (found,) = said["differences"]
+    assert (found["what"], found["name"]) == ("bar", "high")
+    assert found["symbol"] == first["symbol"][0].as_py()
+    assert found["stored"] - found["replayed"] == pytest.approx(last_bit, rel=0.01)
+
+
+def test_bars_that_are_missing_or_too_many_are_found(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = minute_file(store, 2)
+    n_bars = pq.read_metadata(path).num_rows
+    path.unlink()
+    rewrite(minute_file(store, 4), lambda table: table.slice(1))
+    code, out, _ = replay(store, capsys, "--verify", "--date", str(DAY))
+
+    assert code == 1
+    assert out.count("only in the replay") == n_bars + 1
+    assert f"{n_bars + 1} differences" in out
+
+
+def test_a_signal_that_is_missing_or_says_another_price_is_found(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opens = int(bar_ends(DAY, "1m")[0])
+    history = SignalHistory(store / "signals").query(after=opens - 1, newest_first=False).to_pylist()
+    paths = [p for p in (store / "signals").glob("*.parquet") if pq.read_table(p)["bar_end"][0].value >= opens]
+    rewrite(paths[0], lambda table: table.slice(1))
+    rewrite(
+        paths[1],
+        lambda table: table.set_column(
+            table.column_names.index("price"),
+            table.schema.field("price"),
+            [[price + 1 for price in table["price"].to_pylist()]],
+        ),
+    )
+    n_changed = pq.read_metadata(paths[1]).num_rows
+    code, said = verify(store, capsys)
+
+    assert code == 1
+    assert len([d for d in said["differences"] if d["name"] == "price"]) == n_changed
+    (gone,) = (d for d in said["differences"] if d["name"] == "")
+    assert (gone["what"], gone["stored"]) == ("signal", None)
+    assert gone["symbol"] in {row["symbol"] for row in history}
+
+
+def test_a_damaged_tape_is_said_and_its_bars_differ(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = segments(store / "tape").values()
+    frames = list(Segment(path).frames())
+    whole = bytearray(path.read_bytes())
+    for frame in frames[60:80]:
+        whole[frame.start + 100] ^= 1
+    path.write_bytes(whole)
+    code, said = verify(store, capsys)
+
+    assert code == 1
+    assert (said["batches"], said["batches_missing"]) == (BATCHES - 20, 20)
+    assert said["places_damaged"] == 1
+
+
+def test_signals_of_other_strategies_are_counted_apart(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text("strategies:\n  - {name: other, when: close > 1e9, action: BUY}\n")
+    code, out, _ = replay(recorded, capsys, "--verify", "--json", "--strategies", str(file))
+    said = json.loads(out)
+
+    assert (code, said["differences"], said["signals_stored"]) == (0, [], 0)
+    assert said["signals_of_other_strategies"] > 10
+
+
+@pytest.mark.parametrize("taped", [True, False])
+def test_what_is_not_recorded_is_exit_3(taped: bool, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not taped:
+        shutil.rmtree(store / "tape")
+    code, _, err = replay(store, capsys, "--verify", *(["--date", "2024-01-02"] if taped else []))
+
+    assert code == 3
+    assert ("has nothing of 2024-01-02; it has 1 sessions" in err) if taped else ("has no tape" in err)
