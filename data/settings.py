@@ -30,6 +30,7 @@ class StoreSettings(Section):
     """Where bars and signals lie."""
 
     path: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir(APP, appauthor=False)) / "market")
+    replay_path: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir(APP, appauthor=False)) / "replay")
     sim_path: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir(APP, appauthor=False)) / "sim")
 
 

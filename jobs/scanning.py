@@ -149,6 +149,15 @@ def scannable(store: BarStore, frame: str, kinds: Sequence[str], *, adjusted: st
     return found
 
 
+def replayable(store: BarStore, frame: str, kinds: Sequence[str], recorded: Sequence[str]) -> list[str]:
+    """The stored and the recorded symbols whose kind is among `kinds`, sorted. Raises StaleDataError for none."""
+    stored = store.symbols(frame) if store.files(frame) else []
+    found = sorted(symbol for symbol in {*stored, *recorded} if kind(symbol) in kinds)
+    if not found:
+        raise StaleDataError(f"the recording has no quotes of {', '.join(kinds)}; --universe names others")
+    return found
+
+
 def origin_of(store: BarStore, frame: str, bar_end: int, bars: int | None, *, adjusted: str | None = None) -> int:
     """The first bar end (UTC ns) that indicators see: the store's first, or that of `bars` bar ends up to `bar_end`."""
     ends = [end for end in store.bar_ends(frame, adjusted=adjusted) if end <= bar_end]

@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,28 +20,33 @@ from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.live import Kept, LiveService, close_sessions
 from jobs.options import config_option, json_option, open_store, store_option, verbosity_options
-from jobs.scanning import MarketScan, scannable
+from jobs.scanning import MarketScan, replayable, scannable
 from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.show import local_time
-from jobs.simulated import is_simulated, keep_names, make_history, open_simulated
+from jobs.simulated import keep_names, make_history, open_simulated
 from jobs.wiring import Parts, assemble, count_of, open_tape, scan_flags, scan_options
 from scanner.engines.base import Engine, load
 from scanner.engines.warm import Warming
 from streaming.broadcast import SignalServer
 from streaming.feeds import find_feed
+from streaming.feeds.replay import ReplayFeed
 
 
 @click.command()
 @store_option
 @config_option
-@click.option("--feed", metavar="NAME", help="Where quotes come from; sim, the simulated market, by default.")
+@click.option(
+    "--feed",
+    metavar="NAME",
+    help="Where quotes come from: sim, the simulated market, by default; replay:PATH, a tape, a store or a CSV file.",
+)
 @click.option("--symbols", type=int, metavar="N", help="Size of the simulated market; 5000 by default.")
 @click.option("--seed", type=int, metavar="N", help="Which simulated market.")
 @click.option(
     "--speed",
     type=float,
     metavar="X",
-    help="How many times faster than the clock the simulated market runs; 60 by default, 0: as fast as it goes.",
+    help="How many times faster than the clock sim and replay run; 60 by default, 0: as fast as it goes.",
 )
 @scan_options
 @click.option("--host", metavar="ADDRESS", help="Where /ws/signals is served; 127.0.0.1 by default.")
@@ -76,12 +82,7 @@ def command(**given: Any) -> int:
     )
     screen: Screen = JsonScreen() if given["as_json"] else TableScreen() if sys.stdout.isatty() else LineScreen()
     find_feed(settings.feed.name)
-    simulated = settings.feed.name == "sim"
-    store = (
-        open_simulated(settings, given["store"])
-        if simulated
-        else open_store(given["config"], given["store"], origin="market")
-    )
+    store = _open_store(settings, given["config"], given["store"])
     with _only_one(store):
         parts = assemble(settings)
         warming = Warming(parts.cold) if parts.cold and not given["once"] else None
@@ -96,6 +97,16 @@ def command(**given: Any) -> int:
                 warming.close()
             parts.close()
     return 130 if interrupted else 0
+
+
+def _open_store(settings: Settings, config: Path | None, path: Path | None) -> BarStore:
+    """The store that goes with the feed; a replay takes any store that is named, and else has one of its own."""
+    if settings.feed.name == "sim":
+        return open_simulated(settings, path)
+    if settings.feed.name.partition(":")[0] != "replay":
+        return open_store(config, path, origin="market")
+    path = path or settings.store.replay_path
+    return BarStore(path, origin=None if (path / "store.json").exists() else "replay")
 
 
 async def _run(
@@ -116,12 +127,18 @@ async def _run(
     if not once:
         await server.start()
     try:
-        market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if is_simulated(store) else None
+        market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if settings.feed.name == "sim" else None
         if market is not None and not store.files(frame):
             screen.say(f"making {history_bars} bars of history for {settings.feed.symbols} simulated symbols ...")
             await asyncio.to_thread(make_history, store, market, frame, history_bars)
         await asyncio.to_thread(close_sessions, store, frame, history)
-        symbols = list(market.symbols) if market else scannable(store, frame, settings.scan.universe)
+        feed = find_feed(settings.feed.name)(settings, after=store.last_bar_end(frame))
+        if market is not None:
+            symbols = list(market.symbols)
+        elif isinstance(feed, ReplayFeed):
+            symbols = await asyncio.to_thread(replayable, store, frame, settings.scan.universe, feed.symbols)
+        else:
+            symbols = scannable(store, frame, settings.scan.universe)
         scan = MarketScan(
             store,
             frame,
@@ -134,7 +151,7 @@ async def _run(
         )
         service = LiveService(
             store,
-            find_feed(settings.feed.name)(settings, after=store.last_bar_end(frame)),
+            feed,
             scan,
             server,
             symbols=symbols,

@@ -279,7 +279,7 @@ def test_symbols_that_were_lost_with_a_batch_are_written_again(tmp_path: Path, m
 
 
 def test_replaying_twice_gives_the_same_bars(tmp_path: Path) -> None:
-    batches = snapshots(200)
+    batches = snapshots(90)
     path = record(tmp_path, batches)
 
     def bars(*rounds: list[pa.RecordBatch]) -> list[Any]:
@@ -353,7 +353,7 @@ sys.path.insert(0, sys.argv[2])
 from test_tape import snapshots
 from streaming.tape import Tape
 tape = Tape(Path(sys.argv[1]), origin="sim", keep=5)
-for n, batch in enumerate(snapshots(2000), 1):
+for n, batch in enumerate(snapshots(400), 1):
     tape.append([batch])
     print(n, flush=True)
 """
@@ -368,10 +368,10 @@ def test_what_was_said_to_be_on_the_tape_survives_a_kill(tmp_path: Path) -> None
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if int(line) == 150:
+            if int(line) == 60:
                 break
         process.send_signal(signal.SIGKILL)
-        said = 150 + process.stdout.read().count("\n")
+        said = 60 + process.stdout.read().count("\n")
     (path,) = segments(tmp_path).values()
     got = list(Segment(path).batches())
 

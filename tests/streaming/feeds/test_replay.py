@@ -89,17 +89,18 @@ def test_bars_without_amounts_stay_without(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tape", "bars"])
 def test_going_on_behind_a_bar_gives_the_later_bars(kind: str, taped: Path, tmp_path: Path) -> None:
+    frame = "1m" if kind == "tape" else "15m"
     if kind == "bars":
-        BarStore(tmp_path, origin="sim").append(MARKET.bars("1m", DAY, NEXT), "1m")
-    recording = open_recording(taped if kind == "tape" else tmp_path, "1m")
-    whole = rows(folded(recording.batches()))
-    for bar in (0, 3, 17):
-        after = int(bar_ends(DAY, "1m")[bar])
+        BarStore(tmp_path, origin="sim").append(MARKET.bars("15m", DAY, NEXT), "15m")
+    recording = open_recording(taped if kind == "tape" else tmp_path, frame)
+    whole = rows(folded(recording.batches(), frame))
+    for bar in (0, 3, 13):
+        after = int(bar_ends(DAY, frame)[bar])
         got = read_all(ReplayFeed(recording, after=after, interval_s=0))
         later = [row for row in whole if row[0] > after]
-        assert rows(folded(got, after=after)) == later
+        assert rows(folded(got, frame, after=after)) == later
     over = read_all(ReplayFeed(recording, after=int(bar_ends(DAY, "1d")[0]), interval_s=0))
-    assert rows(folded(over)) == [row for row in whole if row[0] > bar_ends(DAY, "1d")[0]] != []
+    assert rows(folded(over, frame)) == [row for row in whole if row[0] > bar_ends(DAY, "1d")[0]] != []
 
 
 def test_a_part_of_the_market_a_batch_goes_on_too() -> None:
@@ -108,7 +109,7 @@ def test_a_part_of_the_market_a_batch_goes_on_too() -> None:
             return list(MARKET.symbols)
 
         def batches(self) -> Any:
-            for batch in list(MARKET.snapshots(DAY))[:300]:
+            for batch in list(MARKET.snapshots(DAY))[:220]:
                 for first in range(0, batch.num_rows, 5):
                     yield batch.slice(first, 5)
 
@@ -171,7 +172,7 @@ def test_ticks_of_a_csv_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_the_simulated_day_as_csv_gives_its_bars(tmp_path: Path) -> None:
-    batches = list(MARKET.snapshots(DAY))[:200]
+    batches = list(MARKET.snapshots(DAY))[:90]
     table = pa.Table.from_batches(batches)
     lines = [",".join(TICK.names)]
     lines += [",".join(str(cell) for cell in row.values()) for row in table.to_pylist()]
