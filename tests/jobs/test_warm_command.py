@@ -57,10 +57,10 @@ def test_one_scan_runs_on_what_is_there(start: Any, store: Path, tmp_path: Path)
     scan = ("scan", "--json", "--dry-run", "--store", str(store), "--strategies", str(tmp_path / "rules.yaml"))
     first, said = ended(start(*scan, "--cluster", "inline"))
     assert first["engine"] == "talib"
-    assert "Note: 1 kernel is not compiled on this machine yet" in said
+    assert "Note: 2 kernels are not compiled on this machine yet" in said
     assert "'mystocks-scan warm' compiles what is missing" in said
-    told, _ = ended(start("warm", "MOM", "--json"))
-    assert (told["kernels"], told["compiled"], told["refused"]) == (1, 1, {})
+    told, _ = ended(start("warm", "MOM", "PREV", "--json"))
+    assert (told["kernels"], told["compiled"], told["refused"]) == (2, 2, {})
     second, said = ended(start(*scan))
     assert second["engine"] == "vector"
     assert "Note" not in said
@@ -98,8 +98,8 @@ def test_the_live_service_changes_its_engine_once_kernels_are_compiled(start: An
     assert engines[0] == "talib"
     assert engines == sorted(engines)
     assert engines[-1] == "vector", said
-    assert "engine     talib: until 1 kernel is compiled for vector" in said
-    assert "engine     vector from here on: 1 kernel is compiled" in said
+    assert "engine     talib: until 2 kernels are compiled for vector" in said
+    assert "engine     vector from here on: 2 kernels are compiled" in said
     table = SignalHistory(store / "signals").query(newest_first=False)
     recorded = table["engine"].to_pylist()
     assert recorded == sorted(recorded)
