@@ -65,6 +65,15 @@ AFTER_HOURS = pa.schema(
 )
 """Fixed-price trades after the close: they are in no bar."""
 
+FACTOR = pa.schema(
+    [
+        _field("symbol", SYMBOL, "canonical symbol, 600519.SH"),
+        _field("day", pa.date32(), "ex-rights session: prices before it are multiplied by the factor"),
+        _field("factor", pa.float64(), "the exchange's ex-rights reference / the last close before"),
+        _field("origin", pa.string(), "quote or import"),
+    ]
+)
+
 NAME = pa.schema(
     [
         _field("symbol", SYMBOL, "canonical symbol, 600519.SH"),
