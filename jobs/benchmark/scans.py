@@ -33,6 +33,7 @@ from scanner.terms import Term
 
 FIRST = 2
 """Bars that are scanned before the clock runs: what is opened or compiled at the first one is no part of a scan."""
+BUSY = "volume > prev(highest(volume, 60))"
 Hits = frozenset[tuple[str, str, str]]
 """(strategy, symbol, action)."""
 
@@ -55,11 +56,14 @@ def indicators(number: int) -> list[str]:
 
 
 def rules(number: int, wanted: Iterable[str]) -> dict[str, str]:
-    """So many conditions over these indicators, evenly taken from those that their declarations suggest."""
+    """So many conditions over these indicators, evenly taken from those that their declarations suggest.
+
+    Each on a bar of much volume alone, as rules of traders are: what holds for every tenth stock tells them nothing.
+    """
     used = {term.indicator.name: term.indicator for term in map(parse, wanted)}
     every = list(rules_of(used).values())
     chosen = [every[k * len(every) // number] for k in range(number)]
-    return {f"rule_{k}": text for k, text in enumerate(chosen)}
+    return {f"rule_{k}": f"({text}) and {BUSY}" for k, text in enumerate(chosen)}
 
 
 def strategies(conditions: Mapping[str, str], folder: Path) -> StrategyRegistry:
