@@ -89,18 +89,25 @@ class StoreError(MarketDataError):
 
 
 class FeedError(MarketDataError):
-    """A feed cannot go on."""
+    """A feed cannot go on; `reason` says why in one word, by which it is counted."""
+
+    def __init__(self, message: str, *, reason: str = "lost") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class BannedError(FeedError):
     """The vendor has banned this address for a while: asking again makes it longer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="ban")
 
 
 class RefusedError(FeedError):
     """The vendor refuses a whole batch; `symbols` are those that it names as the cause, none where it names none."""
 
     def __init__(self, message: str, *, symbols: frozenset[str] = frozenset()) -> None:
-        super().__init__(message)
+        super().__init__(message, reason="refused")
         self.symbols = symbols
 
 

@@ -30,6 +30,7 @@ from scanner.engines.warm import Warming
 from streaming.broadcast import SignalServer
 from streaming.feeds import find_feed
 from streaming.feeds.replay import ReplayFeed
+from streaming.manager import StreamManager
 
 
 @click.command()
@@ -38,7 +39,8 @@ from streaming.feeds.replay import ReplayFeed
 @click.option(
     "--feed",
     metavar="NAME",
-    help="Where quotes come from: sim, the simulated market, by default; replay:PATH, a tape, a store or a CSV file.",
+    help="Where quotes come from: sim, the simulated market, by default; sina,tencent: vendors in order of "
+    "priority; replay:PATH, a tape, a store or a CSV file.",
 )
 @click.option("--symbols", type=int, metavar="N", help="Size of the simulated market; 5000 by default.")
 @click.option("--seed", type=int, metavar="N", help="Which simulated market.")
@@ -167,6 +169,8 @@ async def _run(
         screen.open(frame, server.url, parts.cluster.dashboard)
         await service.first_scan()
         if not once:
+            if isinstance(feed, StreamManager):
+                await feed.subscribe(symbols, subscriber="run")
             kept = await service.run()
             screen.close()
             screen.say(_farewell(kept, store))

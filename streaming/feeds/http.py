@@ -49,7 +49,7 @@ def check_ban(name: str, status: int, body: bytes) -> None:
 def lost(name: str, reason: str, error: Exception | None = None) -> FeedError:
     """The error of a connection that cannot go on."""
     said = f": {type(error).__name__} {error}" if error is not None else ""
-    return FeedError(f"the connection to {name} is lost ({reason}){said}")
+    return FeedError(f"the connection to {name} is lost ({reason}){said}", reason=reason)
 
 
 def shown(body: bytes) -> str:

@@ -15,6 +15,7 @@ from data.simulator import SimulatedMarket
 from streaming import feeds
 from streaming.feeds.replay import ReplayFeed
 from streaming.feeds.simulated import SimulatedFeed
+from streaming.feeds.vendors import VENDORS
 from streaming.ports import Feed
 
 MARKET = SimulatedMarket(20, seed=1)
@@ -167,5 +168,5 @@ def test_other_packages_bring_feeds_as_entry_points(monkeypatch: pytest.MonkeyPa
 
     points = EntryPoints([EntryPoint("mine", "streaming.feeds.simulated:open_feed", feeds.GROUP)])
     monkeypatch.setattr(feeds, "entry_points", lambda **wanted: points.select(**wanted))
-    assert feeds.feed_names() == ["mine", "replay", "sim"]
+    assert feeds.feed_names() == sorted(["mine", *feeds.FEEDS, *VENDORS])
     assert feeds.find_feed("mine") is feeds.find_feed("sim")

@@ -1,0 +1,297 @@
+"""StreamManager: who wants which symbols, and which providers are asked for them.
+
+    manager = StreamManager([VENDORS["sina"], VENDORS["tencent"]])
+    await manager.subscribe(["600519.SH"], subscriber="me")
+    async for batch in manager.frames(): ...
+
+Providers stand in order of priority. Each symbol is asked of the first that covers it and is well; where quotes of its
+connection grow old, or that stays down, the next is asked as well, until the first has been well again for a while.
+What they say is merged, so a reader sees each quote once and none that is older than the last.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from data.calendar import TradingCalendar
+from data.errors import UsageError
+from data.settings import Settings
+from streaming.budget import Sleep
+from streaming.feeds.connections import find_vendor, open_connection
+from streaming.feeds.reading import cancel, unless
+from streaming.feeds.vendors import Vendor
+from streaming.health import TradingClock
+from streaming.links import Link, Patience, Provider, World
+from streaming.merge import Merge
+from streaming.ports import Connection
+
+log = logging.getLogger(__name__)
+
+_QUEUE = 16
+"""Frames read ahead; then the providers wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderStatus:
+    """One provider, as it is now."""
+
+    name: str
+    state: str
+    """`idle`: not asked. `connecting`: no connection has given a frame yet. `live`. `failed`: quotes are old or the
+    connections are down, for some of its symbols at least. `banned`."""
+    connections: int
+    """That it is asked over."""
+    connected: int
+    """Of these, those that have given a frame since they were opened."""
+    symbols: int
+    """That it is asked for."""
+    serves: int
+    """Of these, those whose quotes are counted on: it is well, and no provider before it serves them."""
+    frames: int
+    rows: int
+    received_bytes: int
+    quote_age_s: float | None
+    """Of its newest quote, in seconds of trading; None before the first."""
+    symbols_stale: int
+    """Symbols that it is asked for whose quote is old, or that have none."""
+    reconnects: Mapping[str, int]
+    """Connections lost, by reason."""
+    dropped: Mapping[str, int]
+    """Quotes, lines and requests that came to nothing, by reason."""
+    said: str
+    """What went wrong last; empty where nothing has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """All there is to see, as it is now."""
+
+    providers: tuple[ProviderStatus, ...]
+    symbols: int
+    subscribers: int
+    uncovered: int
+    """Symbols of which no provider has quotes."""
+    served: int
+    """Symbols that a provider that is well is asked for."""
+
+
+class StreamManager:
+    """Subscriptions, connections, failover; a `streaming.ports.Feed` of what all its subscribers want.
+
+    `vendors`: in order of priority. `urls`: name -> address in place of the vendor's own. `n_active`: so many providers
+    are asked for each symbol; with two, their prices are compared (`streaming.merge`). `open_connection`, `clock` (UTC
+    ns), `sleep`, `uniform` and `is_session` are the world outside.
+
+    Raises UsageError where there is no vendor, or one twice.
+    """
+
+    def __init__(
+        self,
+        vendors: Sequence[Vendor],
+        *,
+        urls: Mapping[str, str] | None = None,
+        n_active: int = 1,
+        patience: Patience | None = None,
+        merge: Merge | None = None,
+        open_connection: Callable[..., Connection] = open_connection,
+        clock: Callable[[], int] = time.time_ns,
+        sleep: Sleep = asyncio.sleep,
+        uniform: Callable[[float, float], float] | None = None,
+        is_session: Callable[[date], bool] | None = None,
+    ) -> None:
+        names = [vendor.name for vendor in vendors]
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"a stream needs one or more providers, each once; got {', '.join(names) or 'none'}")
+        if not 1 <= n_active <= len(names):
+            raise UsageError(f"n_active must be in [1, {len(names)}], the number of providers; got {n_active}")
+        self.name = ",".join(names)
+        self._world = World(
+            open=open_connection,
+            trading=TradingClock(is_session),
+            clock=clock,
+            sleep=sleep,
+            uniform=uniform,
+            patience=patience or Patience(),
+        )
+        self._n_active = n_active
+        self._merge = merge or Merge()
+        urls = urls or {}
+        self._providers = [
+            Provider(v, self._world, self._take, self._merge.places, url=urls.get(v.name)) for v in vendors
+        ]
+        self._wants: dict[str, set[str]] = {}
+        self._count: Counter[str] = Counter()
+        self._wanted = np.zeros(0, dtype=bool)
+        self._serves: Counter[str] = Counter()
+        self._queue: asyncio.Queue[tuple[str, pa.RecordBatch]] = asyncio.Queue(_QUEUE)
+        self._seq = 0
+        self._resolving = asyncio.Lock()
+        self._resolved: object = None
+        """What the present answer follows from."""
+        self._watching: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
+
+    async def subscribe(self, symbols: Iterable[str], *, subscriber: str = "") -> None:
+        """`subscriber` wants these symbols too; connections open where none is active for them."""
+        wants = self._wants.setdefault(subscriber, set())
+        fresh = [symbol for symbol in dict.fromkeys(symbols) if symbol not in wants]
+        wants.update(fresh)
+        self._count.update(fresh)
+        await self._changed()
+
+    async def unsubscribe(self, symbols: Iterable[str] | None = None, *, subscriber: str = "") -> None:
+        """`subscriber` wants these no more, by default none; what nobody wants is not asked for any more."""
+        wants = self._wants.get(subscriber, set())
+        gone = set(wants) if symbols is None else wants & set(symbols)
+        wants -= gone
+        self._count = +(self._count - Counter(gone))
+        if not wants:
+            self._wants.pop(subscriber, None)
+        await self._changed()
+
+    async def frames(self) -> AsyncGenerator[pa.RecordBatch]:
+        """What the providers say, merged; see `streaming.ports.Feed`. The metadata has the `source` of each frame."""
+        closing = asyncio.create_task(self._closed.wait())
+        try:
+            while (got := await unless(closing, self._queue.get())) is not None:
+                source, batch = got
+                self._seq += 1
+                about = {
+                    "provider": self.name,
+                    "source": source,
+                    "seq": str(self._seq),
+                    "received_ns": batch.schema.metadata[b"received_ns"].decode(),
+                }
+                yield batch.replace_schema_metadata(about)
+        finally:
+            await cancel(closing)
+            await self.close()
+
+    async def close(self) -> None:
+        """End all connections and `frames`."""
+        self._closed.set()
+        tasks = [link.task for provider in self._providers for link in provider.links]
+        for provider in self._providers:
+            for link in list(provider.links):
+                provider.drop(link)
+        await cancel(*tasks, *([] if self._watching is None else [self._watching]))
+        self._watching = None
+
+    def status(self) -> Status:
+        """What is true now."""
+        covered = {symbol for symbol in self._count if any(p.covers(symbol) for p in self._providers)}
+        return Status(
+            providers=tuple(self._status_of(provider) for provider in self._providers),
+            symbols=len(self._count),
+            subscribers=len(self._wants),
+            uncovered=len(self._count) - len(covered),
+            served=len(self._served()),
+        )
+
+    def _status_of(self, provider: Provider) -> ProviderStatus:
+        trading, now = self._world.trading, self._world.clock()
+        links, symbols, traffic = provider.links, provider.symbols, provider.traffic
+        times = provider.quotes.time[self._merge.places(symbols)]
+        newest = int(provider.quotes.time.max(initial=0))
+        stale = trading.ages_s(times, now) > self._world.patience.stale_s
+        connected = sum(link.connected for link in links)
+        if provider.is_banned:
+            state = "banned"
+        elif not links:
+            state = "idle"
+        elif not all(link.trusted for link in links):
+            state = "failed"
+        else:
+            state = "live" if connected else "connecting"
+        return ProviderStatus(
+            name=provider.vendor.name,
+            state=state,
+            connections=len(links),
+            connected=connected,
+            symbols=len(symbols),
+            serves=self._serves[provider.vendor.name],
+            frames=traffic.frames,
+            rows=traffic.rows,
+            received_bytes=traffic.received_bytes,
+            quote_age_s=trading.age_s(newest, now) if newest else None,
+            symbols_stale=int(np.count_nonzero(stale)),
+            reconnects=dict(provider.reconnects),
+            dropped=dict(traffic.dropped + provider.dropped),
+            said=provider.said,
+        )
+
+    def _served(self) -> set[str]:
+        return {s for provider in self._providers for link in provider.links if link.trusted for s in link.symbols}
+
+    async def _changed(self) -> None:
+        self._merge.add(self._count)
+        self._wanted = np.zeros(len(self._merge), dtype=bool)
+        self._wanted[self._merge.places(self._count)] = True
+        for provider in self._providers:
+            provider.quotes.grow(len(self._merge))
+        self._resolved = None
+        await self._resolve()
+        if self._watching is None and not self._closed.is_set():
+            self._watching = asyncio.create_task(self._watch(), name="stream watchdog")
+
+    async def _resolve(self) -> None:
+        """Ask providers, in order, for the symbols that those before do not serve."""
+        async with self._resolving:
+            if self._closed.is_set():
+                return
+            found = [
+                (len(provider.refused), [(link, link.symbols, link.trusted) for link in provider.links])
+                for provider in self._providers
+            ]
+            if found == self._resolved:
+                return
+            lacking = dict.fromkeys(self._count, self._n_active)
+            for provider in self._providers:
+                wanted = [symbol for symbol in lacking if provider.covers(symbol)]
+                if bool(wanted) != bool(provider.links):
+                    log.info("%s: %s", provider.vendor.name, f"asked for {len(wanted)} symbols" if wanted else "let go")
+                await provider.ask_for(wanted)
+                served = [symbol for link in provider.links if link.trusted for symbol in link.symbols]
+                self._serves[provider.vendor.name] = len(served)
+                for symbol in served:
+                    lacking[symbol] -= 1
+                    if not lacking[symbol]:
+                        del lacking[symbol]
+            self._resolved = found
+
+    async def _watch(self) -> None:
+        while True:
+            await self._world.sleep(self._world.patience.check_s)
+            for provider in self._providers:
+                for link in list(provider.links):
+                    await link.check()
+            await self._resolve()
+
+    async def _take(self, link: Link, batch: pa.RecordBatch) -> int:
+        """Merge a frame, and hand on what is new of it."""
+        provider = link.provider
+        others = [other.quotes for other in self._providers if other is not provider and other.links]
+        fresh, dropped, newest = self._merge.take(batch, self._wanted, provider.quotes, others)
+        provider.dropped += dropped
+        if fresh.num_rows:
+            link.blocked = True
+            try:
+                await self._queue.put((provider.vendor.name, fresh))
+            finally:
+                link.blocked = False
+        return newest
+
+
+def open_stream(settings: Settings, *, after: int | None = None) -> StreamManager:
+    """The providers that `feed.name` lists, in order of priority; see `streaming.ports.OpenFeed`."""
+    vendors = [vendor for name in settings.feed.name.split(",") if (vendor := find_vendor(name.strip())) is not None]
+    return StreamManager(
+        vendors, urls=settings.feed.urls, is_session=TradingCalendar(settings.calendar_overlay).is_session
+    )

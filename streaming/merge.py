@@ -1,0 +1,136 @@
+"""Several providers' frames as one stream: each quote once, none older than what was published, none that cannot be."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.calendar import MINUTE, SECOND
+from data.panel import Times
+
+_AHEAD = 10 * MINUTE
+"""A quote stamped this much after its receipt is refused: all that come after it would count as older."""
+
+
+class Quotes:
+    """The newest quote of each symbol, by its place: when (UTC ns, 0: none), cumulative volume, last price."""
+
+    def __init__(self, n_symbols: int = 0) -> None:
+        self.time = np.zeros(n_symbols, dtype=np.int64)
+        self.volume = np.zeros(n_symbols)
+        self.last = np.zeros(n_symbols)
+
+    def grow(self, n_symbols: int) -> None:
+        """Room for more symbols."""
+        for name in ("time", "volume", "last"):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros(max(0, n_symbols - len(old)), dtype=old.dtype)]))
+
+    def put(self, place: Times, time: Times, volume: npt.NDArray[np.float64], last: npt.NDArray[np.float64]) -> None:
+        """Quotes in order of time."""
+        newer = time >= self.time[place]
+        at = place[newer]
+        self.time[at], self.volume[at], self.last[at] = time[newer], volume[newer], last[newer]
+
+
+class Merge:
+    """Takes providers' frames (`data.schema.TICK`) and gives what of them is to be published.
+
+    A quote is left out, counted by reason: `unsubscribed`; `ahead` of its receipt; `duplicate` or `older` than what was
+    published of its symbol, by (quote time, cumulative volume); `quarantined`: its price is farther than `tolerance`
+    from what another provider says of the same time (`within_s`) and from what was published last. A real jump is thus
+    held back until a second provider says the same, or nothing.
+    """
+
+    def __init__(self, *, tolerance: float = 0.03, within_s: float = 10.0) -> None:
+        self._tolerance, self._within = tolerance, int(within_s * SECOND)
+        self._place: dict[str, int] = {}
+        self._known = pa.array([], pa.string())
+        self.published = Quotes()
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """Take quotes of these symbols too."""
+        for symbol in symbols:
+            self._place.setdefault(symbol, len(self._place))
+        self._known = pa.array(list(self._place), pa.string())
+        self.published.grow(len(self._place))
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def places(self, symbols: Iterable[str]) -> Times:
+        """Where symbols stand in `Quotes`."""
+        return np.array([self._place[symbol] for symbol in symbols], dtype=np.int64)
+
+    def take(
+        self, batch: pa.RecordBatch, wanted: npt.NDArray[np.bool_], own: Quotes, others: Sequence[Quotes]
+    ) -> tuple[pa.RecordBatch, Counter[str], int]:
+        """(what to publish, in order of time; what was left out; the frame's newest quote time, 0 for none).
+
+        `wanted`: by place, who is subscribed. `own`: what its provider has said, which goes on from here; `others`:
+        what the other providers have. The batch's metadata: `received_ns`.
+        """
+        column = batch["symbol"]
+        at = pc.index_in(column.dictionary, value_set=self._known).fill_null(-1).to_numpy(zero_copy_only=False)
+        place = at.astype(np.int64)[column.indices.to_numpy()] if batch.num_rows else np.zeros(0, np.int64)
+        time = batch["quote_time"].view(pa.int64()).to_numpy()
+        volume, last = batch["volume"].to_numpy(), batch["last"].to_numpy()
+        order = np.lexsort((volume, time))
+        place, time, volume, last = place[order], time[order], volume[order], last[order]
+
+        known = (place >= 0) & wanted[place] if len(wanted) else np.zeros(len(place), dtype=bool)
+        timely = time <= int(batch.schema.metadata[b"received_ns"]) + _AHEAD
+        usable = known & timely
+        shown = self.published
+        same = usable & (time == shown.time[place]) & (volume == shown.volume[place]) if len(wanted) else ~known & False
+        newer = usable & ~same
+        newer[newer] &= self._newer(place[newer], time[newer], volume[newer])
+        again = np.zeros(len(place), dtype=bool)
+        again[newer] = _repeats(place[newer], time[newer], volume[newer])
+        fresh = newer & ~again
+        odd = np.zeros(len(place), dtype=bool)
+        odd[fresh] = self._outliers(place[fresh], time[fresh], last[fresh], others)
+        good = fresh & ~odd
+        dropped = Counter(
+            unsubscribed=int(np.count_nonzero(~known)),
+            ahead=int(np.count_nonzero(known & ~timely)),
+            duplicate=int(np.count_nonzero(same | again)),
+            older=int(np.count_nonzero(usable & ~same & ~newer)),
+            quarantined=int(np.count_nonzero(odd)),
+        )
+        own.put(place[usable], time[usable], volume[usable], last[usable])
+        shown.put(place[good], time[good], volume[good], last[good])
+        newest = int(time[usable].max(initial=0))
+        whole = good.all() and bool((order[1:] > order[:-1]).all())
+        return batch if whole else batch.take(pa.array(order[good])), +dropped, newest
+
+    def _newer(self, place: Times, time: Times, volume: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        shown = self.published
+        return np.asarray((time > shown.time[place]) | ((time == shown.time[place]) & (volume > shown.volume[place])))
+
+    def _outliers(
+        self, place: Times, time: Times, last: npt.NDArray[np.float64], others: Sequence[Quotes]
+    ) -> npt.NDArray[np.bool_]:
+        contradicted, confirmed = np.zeros(len(place), dtype=bool), np.zeros(len(place), dtype=bool)
+        for other in others:
+            there = other.last[place]
+            comparable = (last > 0) & (there > 0) & (np.abs(time - other.time[place]) <= self._within)
+            far = self._far(last, there)
+            contradicted |= comparable & far
+            confirmed |= comparable & ~far
+        return contradicted & ~confirmed & self._far(last, self.published.last[place])
+
+    def _far(self, price: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        return np.asarray(np.abs(price - other) > self._tolerance * other)
+
+
+def _repeats(place: Times, time: Times, volume: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which quotes stood in the same frame before."""
+    order = np.lexsort((volume, time, place))
+    p, t, v = place[order], time[order], volume[order]
+    repeats = np.zeros(len(place), dtype=bool)
+    repeats[order[1:]] = (p[1:] == p[:-1]) & (t[1:] == t[:-1]) & (v[1:] == v[:-1])
+    return repeats
