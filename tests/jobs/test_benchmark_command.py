@@ -237,7 +237,7 @@ def test_fifty_five_indicators_and_fifty_rules_over_them() -> None:
 
 
 def test_rules_fire_in_a_scan_so_that_equal_hits_say_something(tmp_path: Path) -> None:
-    made = bars.rectangle(60, 90)
+    made = bars.rectangle(900, 90)
     extra = scans.indicators(55)
     registry = scans.strategies(scans.rules(50, extra), tmp_path)
     program = scans._Baseline(made, registry, extra)
