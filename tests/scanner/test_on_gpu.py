@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,7 @@ def test_a_cubin_is_assembled_once_for_all_processes(tmp_path: Path, monkeypatch
 
 
 def test_a_linker_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cuda", None)
+    for name in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EngineError, match=r"needs nvJitLink: .*pip install nvidia-nvjitlink-cu12"):
         assembling.linker_version()
