@@ -31,6 +31,7 @@ def find_feed(name: str) -> OpenFeed:
     """
     # Here and not above: connections look names up here.
     from streaming.feeds.connections import find_vendor
+    from streaming.feeds.vendors import VENDORS
 
     name = name.partition(":")[0]
     parts = [part.strip() for part in name.split(",")]
@@ -40,12 +41,16 @@ def find_feed(name: str) -> OpenFeed:
         own: OpenFeed = getattr(importlib.import_module(module), function)
         return own
     if len(parts) > 1:
-        raise UsageError(f"{strangers[0]!r} is no vendor whose quotes can be merged with others'; got {name!r}")
+        raise UsageError(
+            f"{strangers[0]!r} is no vendor whose quotes can be merged with others'; got {name!r}. Vendors are"
+            f" {', '.join(VENDORS)}"
+        )
     for point in entry_points(group=GROUP, name=name):
         other = point.load()
         if not callable(other):
             raise UsageError(
-                f"the feed {name!r} is a {type(other).__name__}: nothing here opens one as a feed by itself"
+                f"the feed {name!r} is a {type(other).__name__}; one of the group {GROUP} must be a Vendor or"
+                " an OpenFeed"
             )
         opens: OpenFeed = other
         return opens

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
@@ -76,7 +77,7 @@ class Reading:
         return parsed.ticks.replace_schema_metadata(about)
 
 
-class VendorConnection:
+class VendorConnection(ABC):
     """What every connection to a vendor has; see `streaming.ports.Connection`. Each transport adds its `batches`.
 
     `url`: in place of the vendor's own. `admit` is awaited before each request and keeps the vendor's budget.
@@ -117,9 +118,9 @@ class VendorConnection:
         """See `ports.Connection`."""
         return self._reading.traffic
 
+    @abstractmethod
     def batches(self) -> AsyncGenerator[pa.RecordBatch]:
         """See `ports.Connection`."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """See `ports.Connection`."""
