@@ -12,6 +12,7 @@ from data.history import SignalHistory
 from data.signal import Signal
 from data.store import BarStore
 from data.symbols import kind
+from jobs.metering import meter
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
@@ -115,6 +116,7 @@ class MarketScan:
             scanned_ns=time.time_ns(),
         )
         published = tuple(signals if self.history is None else self.history.append(signals))
+        meter(result, published)
         if self._last_fired is not None:
             for signal in signals:
                 self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end

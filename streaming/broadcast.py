@@ -35,6 +35,7 @@ from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from data import metrics
 from data.errors import MystocksScanError, SettingsError, UsageError
 from data.signal import from_table
 from streaming.filter import FIELDS, Filter, short
@@ -74,7 +75,7 @@ class _Client:
 
 
 class SignalServer:
-    """Serves `ws://host:port/ws/signals`, and `/healthz`, from the event loop that starts it.
+    """Serves `ws://host:port/ws/signals`, `/healthz` and `/metrics`, from the event loop that starts it.
 
     `epoch`: the history's. `replay` gives what the ring (the newest `ring` signals, in memory) no longer holds.
     `hello`: more values for the hello message, or what makes them. `dropped` counts who was cut off for not reading.
@@ -222,6 +223,11 @@ class SignalServer:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "ok\n")
+        if path == "/metrics":
+            response = connection.respond(http.HTTPStatus.OK, metrics.exposition().decode())
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = metrics.CONTENT_TYPE
+            return response
         if path != PATH:
             return connection.respond(http.HTTPStatus.NOT_FOUND, f"nothing here; signals are at {PATH}\n")
         return None

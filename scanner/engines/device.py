@@ -5,6 +5,7 @@ the same PTX on the CPU.
 """
 
 import functools
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,7 @@ class CupyDevice:
             self.xp = cupy
             self._pinned = cupyx.empty_pinned
             self.name: str = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+            self._place = f"{socket.gethostname()}:{cupy.cuda.runtime.deviceGetPCIBusId(0)}"
             self.arch = f"sm_{cupy.cuda.Device(0).compute_capability}"
         self._linker = assembling.linker_version()
         self._entries: dict[str, Any] = {}
@@ -129,7 +131,7 @@ class CupyDevice:
 
                 rmm = real_time()
                 used, held = used + rmm["rmm-used"], held + rmm["rmm-total"]
-            return DeviceMemory(total, free, used, held)
+            return DeviceMemory(total, free, used, held, self._place)
 
     def release(self) -> None:
         with _translated():

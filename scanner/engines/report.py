@@ -9,12 +9,13 @@ from typing import Any
 @dataclass(frozen=True)
 class DeviceMemory:
     """A GPU's memory at one moment. `total`, `free`: of the card, whoever holds it; `used`: by our arrays; `held`: by
-    our pool, free blocks included."""
+    our pool, free blocks included. `device`: which card of which machine."""
 
     total_bytes: int
     free_bytes: int
     used_bytes: int
     held_bytes: int
+    device: str = ""
 
 
 @dataclass

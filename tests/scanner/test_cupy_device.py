@@ -4,6 +4,7 @@ That CuPy takes the same from us on a GPU no test here can show; its names, sign
 """
 
 import shutil
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -82,7 +83,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         free_all_blocks=free,
         set_limit=lambda size: seen.limits.append(size),
     )
-    runtime = SimpleNamespace(getDeviceProperties=lambda n: {"name": b"Pretend"}, memGetInfo=lambda: (30, 40))
+    runtime = SimpleNamespace(
+        getDeviceProperties=lambda n: {"name": b"Pretend"},
+        deviceGetPCIBusId=lambda n: "0000:65:00.0",
+        memGetInfo=lambda: (30, 40),
+    )
     vars(cupy).update(
         cuda=SimpleNamespace(runtime=runtime, Device=lambda n: SimpleNamespace(compute_capability="90")),
         zeros=lambda shape: np.zeros(shape).view(Array),
@@ -124,7 +129,7 @@ def test_the_engine_through_cupy_gives_the_bits_of_vector(name: str, keep: int |
 def test_readings_limits_and_what_is_given_back(asked: Any) -> None:
     made = CupyDevice()
     assert (made.name, made.arch) == ("Pretend", "sm_90")
-    assert made.memory() == device.DeviceMemory(40, 30, 10, 20)
+    assert made.memory() == device.DeviceMemory(40, 30, 10, 20, f"{socket.gethostname()}:0000:65:00.0")
     made.release()
     made.limit(5)
     made.limit(None)

@@ -281,6 +281,8 @@ def test_other_paths() -> None:
         async with serving() as server:
             base = server.url.replace("ws://", "http://").removesuffix("/ws/signals")
             assert await asyncio.to_thread(status, f"{base}/healthz") == (200, b"ok\n")
+            code, text = await asyncio.to_thread(status, f"{base}/metrics")
+            assert (code, b"\nmystocks_scan_fallbacks_total " in text) == (200, True)
             code, text = await asyncio.to_thread(status, f"{base}/ws/other?x=/ws/signals")
             assert (code, b"/ws/signals" in text) == (404, True)
             assert (await asyncio.to_thread(status, f"{base}/ws/signals"))[0] == 426
