@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -289,9 +290,11 @@ class StreamManager:
         return newest
 
 
-def open_stream(settings: Settings, *, after: int | None = None) -> StreamManager:
-    """The providers that `feed.name` lists, in order of priority; see `streaming.ports.OpenFeed`."""
+def open_stream(settings: Settings, *, after: int | None = None, **outside: Any) -> StreamManager:
+    """The providers that `feed.name` lists, in order of priority; see `streaming.ports.OpenFeed`.
+
+    `outside`: in place of the world's own, as of `StreamManager`.
+    """
     vendors = [vendor for name in settings.feed.name.split(",") if (vendor := find_vendor(name.strip())) is not None]
-    return StreamManager(
-        vendors, urls=settings.feed.urls, is_session=TradingCalendar(settings.calendar_overlay).is_session
-    )
+    is_session = TradingCalendar(settings.calendar_overlay).is_session
+    return StreamManager(vendors, urls=settings.feed.urls, **{"is_session": is_session} | outside)

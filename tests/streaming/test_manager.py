@@ -52,7 +52,7 @@ class Scene:
         )
 
     def clock(self) -> int:
-        return int(self.day.batches[self.day.at]["quote_time"].cast(pa.int64())[0].as_py()) + SECOND
+        return self.day.time + SECOND
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

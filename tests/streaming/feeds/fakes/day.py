@@ -54,9 +54,14 @@ class FakeDay:
         return self.at == len(self.batches) - 1
 
     @property
+    def time(self) -> int:
+        """UTC ns of the snapshot that is shown."""
+        return _stamp(self.batches[self.at])
+
+    @property
     def last_time(self) -> int:
         """UTC ns of the last snapshot."""
-        return int(self.batches[-1]["quote_time"].cast(pa.int64())[0].as_py())
+        return _stamp(self.batches[-1])
 
     def step(self, n: int = 1) -> None:
         """Go on by `n` snapshots, at most to the last."""
@@ -80,7 +85,7 @@ class FakeDay:
         found = self._quotes.get(at)
         if found is None:
             columns: dict[str, list[Any]] = self.batches[at].drop_columns(["quote_time"]).to_pydict()
-            unix_s = int(self.batches[at]["quote_time"].cast(pa.int64())[0].as_py()) // 10**9
+            unix_s = _stamp(self.batches[at]) // 10**9
             date, clock = str(np.datetime64(unix_s + 8 * 3600, "s")).split("T")
             found = {
                 symbol: Quote(symbol, self._names[symbol], date, clock, unix_s, *numbers)
@@ -110,6 +115,10 @@ class FakeDay:
             for quote in self.quotes(len(self.batches) - 1).values()
             if quote.volume
         }
+
+
+def _stamp(batch: pa.RecordBatch) -> int:
+    return int(batch["quote_time"].cast(pa.int64())[0].as_py())
 
 
 def bars_of(symbols: Sequence[str], batches: Sequence[pa.RecordBatch]) -> pa.Table:
