@@ -70,6 +70,9 @@ GOALS = (
     _within("scan", "cuda-dask", 1000, "on a GPU through LocalCUDACluster: a scan"),
 )
 
+CARD = ("on a GPU, bits equal to `vector`", "on a GPU, flat memory over 1,000 scans")
+"""What `jobs.benchmark.suite.look_at` finds."""
+
 
 def markdown(report: Report) -> str:
     """The whole page."""
@@ -96,6 +99,7 @@ def markdown(report: Report) -> str:
         "| for 5,000 symbols | here | |",
         "|---|---|---|",
         *(_goal(goal, report) for goal in GOALS),
+        *_on_a_card(report),
     ]
     for case in dict.fromkeys(row.case for row in report.rows if "/" not in row.case):
         rows = [row for row in report.rows if row.case == case]
@@ -122,6 +126,15 @@ def _goal(goal: Goal, report: Report) -> str:
     if row.symbols < 4000:
         return f"| {goal.text} | {goal.measured(row)} | with {row.symbols:,} symbols |"
     return f"| {goal.text} | {goal.measured(row)} | {'reached' if goal.reached(row) else '**not reached**'} |"
+
+
+def _on_a_card(report: Report) -> list[str]:
+    if not report.gpu:
+        return [f"| {text} | | unverified |" for text in CARD]
+    return [
+        f"| {text} | {finding.text} | {'reached' if finding.status == 'OK' else '**not reached**'} |"
+        for text, finding in zip(CARD, report.gpu, strict=True)
+    ]
 
 
 def _heading(case: str, row: Row, report: Report) -> str:

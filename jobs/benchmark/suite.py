@@ -21,14 +21,20 @@ from jobs.benchmark.loop import Call
 from jobs.benchmark.newest import new_bars, newest
 from jobs.benchmark.scans import FIRST, scans
 from jobs.benchmark.share import Processes, write
+from jobs.drill import golden_bits, leaks
+from jobs.drill import market as a_market
+from jobs.findings import Finding
 from scanner.cluster import DaskCluster
-from scanner.engines.base import choose
+from scanner.engines.base import choose, load
 from scanner.engines.gpu import probe
+from scanner.engines.on_gpu import CudaEngine
 from scanner.evaluate import compute
+from scanner.indicators import kernels
 
 CASES = ("one-indicator", "batch", "last", "history", "bar", "bar-halts", "scan")
 HISTORY = 5
 """How many times as many bars `history` has as the other cases: 1,250 of 250."""
+GPU_SCANS = 1000
 PACKAGES = (APP, "TA-Lib", "numba", "numpy", "dask", "distributed", "pyarrow", "cupy-cuda12x", "dask-cuda", "cudf-cu12")
 
 
@@ -48,13 +54,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured; `missing`: engine -> why it was not; `market`: what `bar-halts` was measured on."""
+    """What was measured; `missing`: engine -> why it was not; `market`: what `bar-halts` was measured on.
+
+    `gpu`: what was found about a card, its bits and its memory over many scans, where there is one.
+    """
 
     machine: dict[str, Any]
     versions: dict[str, str]
     rows: tuple[Row, ...]
     missing: dict[str, str]
     market: str = ""
+    gpu: tuple[Finding, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -100,7 +110,16 @@ def run(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Report
                     bars = rectangle(asked.symbols, asked.bars + FIRST + asked.runs)
                     rows += scans(bars, ground, asked.runs, folder, asked.indicators, asked.rules)
             _rectangle.cache_clear()
-    return Report(machine(), versions(), tuple(rows), ground.missing, halts)
+        gpu: tuple[Finding, ...] = ()
+        if "cuda" not in ground.missing:
+            tell(f"gpu: {GPU_SCANS} scans")
+            gpu = look_at(load("cuda"))  # type: ignore[arg-type]
+    return Report(machine(), versions(), tuple(rows), ground.missing, halts, gpu)
+
+
+def look_at(engine: CudaEngine, scans: int = GPU_SCANS) -> tuple[Finding, ...]:
+    """A card's golden bits, and what its memory does over many scans of a whole market."""
+    return golden_bits("cuda", engine.on_gpu, kernels()), leaks(engine, a_market(), scans)
 
 
 _rectangle = lru_cache(maxsize=1)(rectangle)

@@ -19,6 +19,7 @@ from jobs.benchmark.engines import Field, Resident, Way, Work, ways
 from jobs.benchmark.loop import Call
 from jobs.cli import cli
 from jobs.commands import benchmark
+from jobs.findings import Finding
 from scanner.engines.gpu import probe
 from scanner.engines.machine import machine_of
 from scanner.engines.vector import VectorEngine
@@ -71,7 +72,9 @@ def test_the_report_says_what_was_measured_on_what(everything: tuple[str, str]) 
     lines = text.splitlines()
     if not probe().usable:
         assert lines[2].startswith("**No card was measured:** engine 'cuda'")
-        assert text.count("| unverified |") == sum(goal.engine.startswith("cuda") for goal in report.GOALS)
+        assert text.count("| unverified |") == sum(goal.engine.startswith("cuda") for goal in report.GOALS) + len(
+            report.CARD
+        )
     for case in suite.CASES:
         assert f"## {case}" in lines
     assert any(line.startswith("- `vector` on 1: median ") and "; worst " in line for line in lines)
@@ -285,3 +288,12 @@ def test_bars_are_a_rectangle_a_market_or_the_simulator_s() -> None:
     assert simulated.halted
     assert simulated.panel.present.any(axis=0).all()
     assert isinstance(simulated.panel, Panel)
+
+
+def test_what_is_found_on_a_card_stands_in_the_report() -> None:
+    found = (Finding("OK", "golden bits of 75 kernels, 0 differ"), Finding("FAIL", "it grew by 9 KiB"))
+    text = report.markdown(
+        suite.Report({"cpu": "C", "cores": 2, "memory_gib": 1, "system": "S", "gpu": "G"}, {}, (), {}, gpu=found)
+    )
+    assert "| on a GPU, bits equal to `vector` | golden bits of 75 kernels, 0 differ | reached |" in text
+    assert "| on a GPU, flat memory over 1,000 scans | it grew by 9 KiB | **not reached** |" in text

@@ -9,6 +9,7 @@ import pytest
 
 from data.errors import EngineError
 from jobs import drill
+from jobs.benchmark import suite
 from scanner import ptx
 from scanner.engines.base import Series, load
 from scanner.engines.on_gpu import CudaEngine
@@ -105,3 +106,14 @@ def test_engines_that_differ_are_told_by_indicator(inputs: dict[str, Series]) ->
     found = list(drill.whole_market({"vector": vector, "talib": load("talib"), "wrong": Wrong()}, inputs, indicators))
     assert [finding.status for finding in found] == ["OK", "OK", "FAIL"]
     assert found[2].text.endswith("; these differ: WMA")
+
+
+def test_the_benchmark_looks_at_a_card_too(
+    device: HostDevice, inputs: dict[str, Series], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "kernels", lambda: [catalog[name] for name in SOME])
+    monkeypatch.setattr(suite, "a_market", lambda: inputs)
+    bits, memory = suite.look_at(CudaEngine(lambda: device), scans=6)
+    assert bits.text.startswith("cuda: golden bits of 4 kernels")
+    assert memory.text.startswith("GPU memory over 6 scans")
+    assert (bits.status, memory.status) == ("OK", "OK")
