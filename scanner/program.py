@@ -52,6 +52,30 @@ class Program:
         return tuple(filter(kept, self.order))
 
     @cached_property
+    def stages(self) -> list[list[Term]]:
+        """The live terms in turn: what is computed without kernels, then the kernels that this feeds; and so on.
+
+        Of these the ones with the same inputs stand together, as far as one does not feed on another.
+        """
+        number: dict[Term, tuple[int, int]] = {}
+        for term in self.order:
+            stage, depth = max((number[arg] for arg in term.args), default=(0, 0))
+            if term in self.kernels:
+                stage, depth = (stage, depth + 1) if stage % 2 else (stage + 1, 0)
+            elif term.op != "output" and stage % 2:
+                stage, depth = stage + 1, 0
+            number[term] = stage, depth
+        live = [term for term in self.live if term.op != "const"]
+        last = max((number[term][0] for term in live), default=0)
+        stages: list[list[Term]] = [[] for _ in range(last - last % 2 + 2)]
+        for term in live:
+            stages[number[term][0]].append(term)
+        gates = {arg: k for k, arg in enumerate(dict.fromkeys(term.args for term in self.kernels))}
+        for kernels in stages[1::2]:
+            kernels.sort(key=lambda term: (number[term][1], gates[term.args]))
+        return stages
+
+    @cached_property
     def across(self) -> bool:
         """Whether a kernel is fed by what looks across the market, so that a symbol's bar changes others' state."""
         return any(arg.across for term in self.kernels for arg in term.args)

@@ -1,7 +1,8 @@
 """A program that runs: the state of every term for every symbol, opened over many bars, then advanced one at a time."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,19 +10,16 @@ import numpy.typing as npt
 
 from data.panel import NO_BAR
 from scanner.engines.base import Engine, Series, joint_span
-from scanner.engines.machine import Bar, Machine, Matrix, Step
+from scanner.engines.gate import NEVER, Gate
+from scanner.engines.machine import Advance, Chain, Keep, Machine, Matrix
 from scanner.evaluate import evaluate, pointwise
 from scanner.fields import FIELDS, Source
 from scanner.functions import rank_within
-from scanner.gate import NEVER, Gate
-from scanner.indicators.window import WINDOWS
 from scanner.program import UNDO, Cell, Program, cell_of, cells_of, looks_across
 from scanner.terms import Term
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-_KEEP = WINDOWS["prev"], {"n": 0}
-"""The kernel that writes a row into a ring, wherever each column stands: the value no bar ago."""
 
 
 class Bars(Protocol):
@@ -57,15 +55,15 @@ class Running:
         self._gates: dict[tuple[Cell, ...], Gate] = {}
         self._gate_of: dict[Term, Gate | None] = {}
         self._known: dict[Term, Any] = {}
-        self._finite: dict[Cell, Mask | None] = {}
         self._open(bars.source)
         self._copies = {term: machine.put(machine.get(state)) for term, state in self._states.items()}
         self._copied = {term: self.t.copy() for term in self._states}
         self._groups = [list(self._copies)[turn::UNDO] for turn in range(UNDO)]
         self._turn = 0
-        self._keepers: list[Step] = []
-        self._steps: dict[Term, Step] = {}
-        self._work = [self._bind(term) for term in program.live]
+        self._advances = {term: self._bound(term) for term in program.kernels}
+        self._alone: dict[Term, Chain] = {}
+        self._stages = [stage for stage in self._staged() if stage]
+        self._keep_all = machine.chain([keep for term in program.live for keep in self._keeps(term)])
 
     # Opening
 
@@ -76,16 +74,16 @@ class Running:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for term in self.program.order:
                 if term in need or term.op == "const":
-                    values[term] = self._opened(term, need.get(term, 1), values, source)
+                    values[term] = found = self._opened(term, need.get(term, 1), values, source)
+                    if term in need:
+                        parts = found if isinstance(found, tuple) else (found,)
+                        for cell, value in zip(cells_of(term), parts, strict=True):
+                            self._settle(cell, value, length, columns)
                 elif term.op == "field":
                     values[term] = FIELDS[term.data].value(source, length)
                 elif term.op == "output" and term.args[0] in need:
                     parent, k = cell_of(term)
                     values[term] = values[parent][k]
-        for term in self.program.live:
-            found = values[term] if isinstance(values[term], tuple) else (values[term],)
-            for cell, value in zip(cells_of(term), found, strict=True):
-                self._settle(cell, value, length, columns)
 
     def _opened(self, term: Term, need: int, values: Mapping[Term, Any], source: Source) -> Any:
         """The last `need` rows of a live term, or of each of its outputs; of a kernel at least those of its ring."""
@@ -128,10 +126,9 @@ class Running:
         if not indicator.kernel.total:
             key = tuple(map(cell_of, term.args))
             if key not in self._gates:
-                gate = self._gates[key] = Gate(key, shape[1])
-                gate.begin = np.where(first < shape[0], first, NEVER)
-                gate.end = np.where((stop < shape[0]) & (first < shape[0]), stop, NEVER)
-                gate.settle()
+                begin = np.where(first < shape[0], first, NEVER)
+                end = np.where((stop < shape[0]) & (first < shape[0]), stop, NEVER)
+                self._gates[key] = Gate([self._now[cell] for cell in key], begin, end)
             self._gate_of[term] = self._gates[key]
         return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
@@ -142,83 +139,47 @@ class Running:
         now[:] = np.nan if np.ndim(value) and len(value) == 0 else value if np.ndim(value) == 0 else value[-1]
         if (rows := self.program.keep.get(cell, 1)) > 1:
             self._rings[cell] = ring = self.machine.zeros(rows, columns)
-            ring[:] = np.nan
+            ring[:] = value if np.ndim(value) == 0 else np.nan
             kept = min(rows, length)
-            if kept:
-                ring[xp.asarray(np.arange(length - kept, length) % rows)] = (
-                    value if np.ndim(value) == 0 else value[-kept:]
-                )
+            if kept and np.ndim(value):
+                ring[xp.asarray(np.arange(length - kept, length) % rows)] = value[-kept:]
 
     # One bar
 
-    def _bind(self, term: Term) -> Callable[[Bar], None]:
-        """What a bar does for a live term."""
-        cells = cells_of(term)
-        rings = [self._bound(_KEEP, [self._now[c]], None, [self._rings[c]]) for c in cells if c in self._rings]
-        self._keepers += rings
-        newest = self._now[cells[0]][0]
-        if term not in self.program.kernels:
-
-            def compute(bar: Bar) -> None:
-                self._copyto(newest, self._compute(term), self._has)
-                for ring in rings:
-                    ring(bar)
-
-            def read(bar: Bar) -> None:
-                row = self._bars.row(term.data)
-                self._copyto(newest, row if self.machine.xp is np else self.machine.put(row), self._has)
-                for ring in rings:
-                    ring(bar)
-
-            return read if term.op == "field" else compute
-        indicator, params = self.program.kernels[term]
+    def _bound(self, term: Term) -> Advance:
+        """A kernel on its matrices."""
         inputs = [self._rings[cell_of(arg)] for arg in term.args]
-        outputs = [self._now[cell] for cell in cells]
-        step = self._steps[term] = self._bound((indicator, params), inputs, self._states[term], outputs)
+        outputs = [self._now[cell] for cell in cells_of(term)]
         gate = self._gate_of[term]
-        if gate is None:
+        if gate is not None:
+            gate.outputs += outputs
+        return Advance(*self.program.kernels[term], inputs, self._states[term], outputs, gate)
 
-            def free(bar: Bar) -> None:
-                step(bar)
-                for ring in rings:
-                    ring(bar)
+    def _keeps(self, term: Term) -> list[Keep]:
+        return [Keep(self._now[cell], self._rings[cell]) for cell in cells_of(term) if cell in self._rings]
 
-            return free
-        gate.outputs += outputs
+    def _staged(self) -> Iterator[list[Callable[[Mask], None]]]:
+        """What each bar does: in turn what numpy computes, and the kernels and rings that this feeds, all at once."""
+        for number, terms in enumerate(self.program.stages):
+            if number % 2 == 0:
+                yield [functools.partial(self._read if term.op == "field" else self._take, term) for term in terms]
+                continue
+            before = [keep for term in self.program.stages[number - 1] for keep in self._keeps(term)]
+            works: list[Advance | Keep] = [*before]
+            for term in terms:
+                works += [self._advances[term], *self._keeps(term)]
+            chain = self.machine.chain(works)
+            yield [functools.partial(self._run, chain)]
 
-        def gated(bar: Bar) -> None:
-            step(self._through(gate, bar))
-            for ring in rings:
-                ring(bar)
+    def _run(self, chain: Chain, has: Mask) -> None:
+        chain(self.t, has)
 
-        return gated
+    def _read(self, term: Term, has: Mask) -> None:
+        row = self._bars.row(term.data)
+        self._copyto(self._now[term, 0][0], row if self.machine.xp is np else self.machine.put(row), has)
 
-    def _bound(self, kernel: Any, inputs: Sequence[Matrix], state: Matrix | None, outputs: Sequence[Matrix]) -> Step:
-        indicator, params = kernel
-        if state is None:
-            state = self.machine.zeros(indicator.kernel.rows(params), len(self.t))
-        return self.machine.step(indicator, params, inputs, state, outputs)
-
-    def _through(self, gate: Gate, bar: Bar) -> Bar:
-        """The bar of the columns that a gate lets through; once a bar for all its indicators."""
-        known: Bar = self._through_known.get(id(gate))
-        if known is None:
-            mask = gate.let(self.t, self._has, [self._finiteness(cell) for cell in gate.inputs])
-            known = bar if mask is None else self.machine.bar(self.t, mask)
-            self._through_known[id(gate)] = known
-        return known
-
-    def _finiteness(self, cell: Cell) -> Mask | None:
-        """Whose newest values are finite; None: all that have a bar."""
-        if cell not in self._finite:
-            now = self._now[cell][0]
-            mask: Mask | None = None
-            if not math.isfinite(float(now.dot(now))):  # a number only if all are, and quickly had
-                mask = self.machine.get(np.isfinite(now))
-                if not (self._has & ~mask).any():
-                    mask = None
-            self._finite[cell] = mask
-        return self._finite[cell]
+    def _take(self, term: Term, has: Mask) -> None:
+        self._copyto(self._now[cell_of(term)][0], self._compute(term), has)
 
     def advance(self, has: Mask, ends: Any, *, copy: bool = True) -> None:
         """One more bar for the columns of `has`, whose bar ends are `ends`; its fields are read from `bars`."""
@@ -232,12 +193,10 @@ class Running:
             self.t += has
             np.copyto(self.last, ends, where=has)
         self._known.clear()
-        self._finite.clear()
-        self._through_known: dict[int, Bar] = {}
-        bar = self.machine.bar(self.t, has)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for work in self._work:
-                work(bar)
+            for stage in self._stages:
+                for work in stage:
+                    work(has)
 
     def row(self, term: Term) -> Any:
         """(symbols,) a term at each symbol's newest bar, on the machine; of several outputs a tuple of such.
@@ -333,6 +292,8 @@ class Running:
         before = self.t - mask
         for term, state in self._states.items():
             gate, copied = self._gate_of[term], self._copied[term]
+            if term not in self._alone:
+                self._alone[term] = self.machine.chain([replace(self._advances[term], gate=None)])
             self._copyto(state, self._copies[term], mask)
             for ahead in range(1, int((before - copied)[mask].max(initial=0)) + 1):
                 t = copied + ahead
@@ -340,11 +301,10 @@ class Running:
                 if gate is not None:
                     again &= (t >= gate.begin) & (t < gate.end)
                 if again.any():
-                    self._steps[term](self.machine.bar(t, again))
+                    self._alone[term](t, again)
         for gate in self._gates.values():
             gate.begin[mask & (gate.begin == self.t)] = NEVER
             gate.end[mask & (gate.end == self.t)] = NEVER
-            gate.settle()
             if (outside := mask & gate.off).any():
                 for output in gate.outputs:
                     output[:, outside] = np.nan
@@ -362,11 +322,7 @@ class Running:
         def put_back() -> None:
             for matrix, values in zip(matrices, kept, strict=True):
                 matrix[..., columns] = values
-            for gate in self._gates.values():
-                gate.settle()
-            bar = self.machine.bar(self.t, mask)
-            for keeper in self._keepers:
-                keeper(bar)
+            self._keep_all(self.t, mask)
             self._known.clear()
 
         return put_back
@@ -375,8 +331,6 @@ class Running:
         """Columns of another opening of the same program take the place of these."""
         for mine, theirs in zip(self._matrices(), other._matrices(), strict=True):
             mine[..., columns] = theirs
-        for gate in self._gates.values():
-            gate.settle()
         self._known.clear()
 
     def _matrices(self, rings: bool = True) -> list[Matrix]:

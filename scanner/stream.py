@@ -167,7 +167,8 @@ class Stream:
     def advance(self, bar_end: int, rows: Mapping[str, Floats], has: Mask | None = None) -> Newest:
         """`update` by rows: field -> float64 (symbols,), in the order of `symbols`; `has`: who has a bar, by default
         all. `bar_end`: UTC ns. The stream keeps the arrays: they must not be changed afterwards."""
-        return self._advance(bar_end, rows, np.ones(len(self.symbols), dtype=bool) if has is None else has, copy=True)
+        every = np.ones(len(self.symbols), dtype=bool) if has is None else np.ascontiguousarray(has, dtype=bool)
+        return self._advance(bar_end, rows, every, copy=True)
 
     def _advance(self, bar_end: int, rows: Mapping[str, Floats], has: Mask, *, copy: bool) -> Newest:
         self._finish()

@@ -109,12 +109,6 @@ def drive(
     settle()
 
 
-@njit(types.void(int64, int64[:, ::1], int64, int64, int64), nogil=True, cache=True, no_cfunc_wrapper=True)
-def step(kernel, runs, columns, matrices, params):
-    for run in range(len(runs)):
-        call(kernel, runs[run, 0], runs[run, 1], runs[run, 2], columns, matrices, params)
-
-
 @njit(int64(given, int64, int64, float64[:, ::1], int64[::1], int64[::1]), nogil=True, cache=True)
 def load(matrix, left, right, tile, first, stop):
     bars, n = len(matrix), right - left
@@ -165,11 +159,10 @@ class Compiled:
     """An indicator's kernel, and how it is called; numba's own function is `function`."""
 
     def __init__(self, indicator: Indicator) -> None:
-        self.function = _module(home_of(indicator)).kernel
+        self.function = module(home_of(indicator)).kernel
         self._address = self.function.address
         self._kinds = [np.int64 if param.kind is int else np.float64 for param in indicator.params]
-        loops = _loops()
-        self._drive, self._step = loops.drive, loops.step
+        self._drive = _loops().drive
 
     def drive(
         self,
@@ -200,23 +193,15 @@ class Compiled:
             *(np.array(matrices), params),
         )
 
-    def step(self, matrices: Sequence[Floats], params: Sequence[float]) -> Callable[[npt.NDArray[np.int64]], None]:
-        """step(runs), bound to inputs, state and outputs: one bar of some columns; matrices are rings of any length.
-
-        `runs`: int64 (runs, 3), each the bar t and the columns [j0, j1) that stand at it.
-        """
+    def bound(self, matrices: Sequence[Floats], params: Sequence[float], held: list[Any]) -> tuple[int, int, int]:
+        """Three addresses: of the kernel, of inputs, state and outputs for it, of parameters; good while `held` is."""
         for matrix in matrices:
             assert matrix.flags.c_contiguous
             assert matrix.dtype == np.float64
         places = np.array([value for matrix in matrices for value in (matrix.ctypes.data, len(matrix))])
         values = self.values(params)
-        given = (matrices[0].shape[1], places.ctypes.data, values.ctypes.data)
-        held = (*matrices, places, values)
-
-        def step(runs: npt.NDArray[np.int64], held: Any = held) -> None:
-            self._step(self._address, runs, *given)
-
-        return step
+        held += [*matrices, places, values]
+        return self._address, places.ctypes.data, values.ctypes.data
 
     def values(self, values: Sequence[float]) -> npt.NDArray[np.int64]:
         """The bits of parameters, integers and float64."""
@@ -240,7 +225,7 @@ def loader() -> Any:
 
 @functools.cache
 def _loops() -> Any:
-    return _module(home("loops", _LOOPS, lambda: _LOOPS))
+    return module(home("loops", _LOOPS, lambda: _LOOPS))
 
 
 def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts, int]:
@@ -298,14 +283,14 @@ def _source(indicator: Indicator) -> str:
     )
 
 
-def _module(folder: Path) -> Any:
-    """Import the module in a folder made by `home`."""
+def module(folder: Path) -> Any:
+    """Import the generated module in a folder made by `home`."""
     spec = importlib.util.spec_from_file_location(f"mystocks_scan_kernels.{folder.name}", folder / "kernel.py")
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 _homes: dict[tuple[str, str], Path] = {}

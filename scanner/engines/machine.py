@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -9,15 +10,35 @@ import numpy.typing as npt
 
 from data.panel import Floats
 from scanner.engines.base import Counts, Engine
+from scanner.engines.gate import Gate, Mask
 from scanner.indicators.spec import Indicator
 
 Matrix = Any
 """A machine's own C-contiguous float64 (rows, columns): numpy's on a CPU, CuPy's on a GPU."""
-Bar = Any
-"""A machine's own word for which columns have a bar now, and where each stands."""
-Step = Callable[[Bar], None]
+Chain = Callable[[Counts, Mask], None]
+"""(t, has), numpy (columns,): takes the columns of `has` through a bar, each standing at its own t."""
 _BLOCK = 256
 """Columns that are taken through all bars together: what they need stays in the cache of a core."""
+
+
+@dataclass(frozen=True, eq=False)
+class Advance:
+    """A kernel bound to its matrices, which are all rings. Columns that `gate` does not let through stay."""
+
+    indicator: Indicator
+    params: Mapping[str, float]
+    inputs: Sequence[Matrix]
+    state: Matrix
+    outputs: Sequence[Matrix]
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """A row (1, columns) written into its ring."""
+
+    row: Matrix
+    ring: Matrix
 
 
 class Machine(Protocol):
@@ -52,18 +73,8 @@ class Machine(Protocol):
         rings: row t stands at t modulo their length. `first` and `stop` are numpy, (columns,).
         """
 
-    def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> Bar:
-        """What all steps of one bar share: `t` and `has` are numpy, (columns,); good until either changes."""
-
-    def step(
-        self,
-        indicator: Indicator,
-        params: Mapping[str, float],
-        inputs: Sequence[Matrix],
-        state: Matrix,
-        outputs: Sequence[Matrix],
-    ) -> Step:
-        """Bound to its matrices, which are all rings: a function that advances the columns of a bar by this bar."""
+    def chain(self, works: Sequence[Advance | Keep]) -> Chain:
+        """What a bar does, one after the other; a gate must have all its indicators in one chain."""
 
 
 class CpuMachine:
@@ -73,9 +84,9 @@ class CpuMachine:
     xp = np
 
     def __init__(self) -> None:
-        from scanner.engines import compiling
+        from scanner.engines import compiling, walking
 
-        self._compiling = compiling
+        self._compiling, self._walking = compiling, walking
 
     def zeros(self, rows: int, columns: int) -> Floats:
         return np.zeros((rows, columns))
@@ -113,27 +124,16 @@ class CpuMachine:
             )
         state[:, first >= bars] = 0.0
 
-    def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Runs of columns that have a bar and stand at the same t: (runs, 3) of t, first and last + 1."""
-        n = len(t)
-        if n and has.all() and (t == t[0]).all():
-            return np.array([[t[0], 0, n]])
-        edge = np.ones(n + 1, dtype=bool)
-        edge[1:-1] = (t[1:] != t[:-1]) | (has[1:] != has[:-1])
-        edges = np.flatnonzero(edge)
-        runs = np.stack([t[edges[:-1]], edges[:-1], edges[1:]], axis=1)[has[edges[:-1]]] if n else np.empty((0, 3))
-        return np.ascontiguousarray(runs, dtype=np.int64)
-
-    def step(
-        self,
-        indicator: Indicator,
-        params: Mapping[str, float],
-        inputs: Sequence[Floats],
-        state: Floats,
-        outputs: Sequence[Floats],
-    ) -> Step:
-        kernel = self._compiling.compiled(indicator)
-        return cast(Step, kernel.step([*inputs, state, *outputs], _values(indicator, params)))
+    def chain(self, works: Sequence[Advance | Keep]) -> Chain:
+        walk = self._walking.Walk()
+        for work in works:
+            if isinstance(work, Keep):
+                walk.keep(work.row, work.ring)
+            else:
+                kernel = self._compiling.compiled(work.indicator)
+                matrices = [*work.inputs, work.state, *work.outputs]
+                walk.kernel(kernel, matrices, _values(work.indicator, work.params), work.gate)
+        return walk.bind()
 
 
 def _values(indicator: Indicator, params: Mapping[str, float]) -> list[float]:

@@ -16,9 +16,12 @@ from data.errors import EngineError
 from data.panel import Floats
 from scanner.engines.base import ON_CPU, Counts, Engine, Series, joint_span, load
 from scanner.engines.device import Array, Device, DeviceFullError, DeviceLostError, the_device
+from scanner.engines.gate import Gate
 from scanner.engines.golden import golden
+from scanner.engines.machine import Advance, Chain, Keep
 from scanner.engines.report import DeviceMemory, Report
 from scanner.indicators.spec import Indicator
+from scanner.indicators.window import WINDOWS
 from scanner.ptx.arguments import plan
 
 log = logging.getLogger(__name__)
@@ -61,7 +64,9 @@ class CudaMachine:
     ) -> None:
         for output in outputs:
             self.device.erase(output)
-        self.step(indicator, params, inputs, state, outputs)(self._spans(first, np.maximum(first, stop)))
+        self._trust(indicator)
+        spans = self._spans(first, np.maximum(first, stop))
+        self._launch(Advance(indicator, params, inputs, state, outputs), spans)
         bars, width = len(inputs[0]), len(outputs[0])
         if (stop < bars).any():
             # Where a column ends before the last bar its ring still holds older ones.
@@ -71,24 +76,34 @@ class CudaMachine:
             for output in outputs:
                 self.device.erase(output, later)
 
-    def bar(self, t: Counts, has: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
-        return self._spans(t, t + has)
+    def chain(self, works: Sequence[Advance | Keep]) -> Chain:
+        bound = [self._kept(work) if isinstance(work, Keep) else work for work in works]
+        for work in bound:
+            self._trust(work.indicator)
 
-    def step(
-        self,
-        indicator: Indicator,
-        params: Mapping[str, float],
-        inputs: Sequence[Any],
-        state: Any,
-        outputs: Sequence[Any],
-    ) -> Callable[[tuple[Any, Any]], None]:
+        def run(t: Counts, has: npt.NDArray[np.bool_]) -> None:
+            every = self._spans(t, t + has)
+            through: dict[Gate | None, tuple[Any, Any]] = {None: every}
+            for work in bound:
+                if work.gate is not None and work.gate not in through:
+                    through[work.gate] = self._spans(t, t + work.gate.let(t, has, self.get))
+                self._launch(work, through[work.gate])
+
+        return run
+
+    def _kept(self, work: Keep) -> Advance:
+        """As a kernel: the value no bar ago, wherever each column stands."""
+        prev = WINDOWS["prev"]
+        assert prev.kernel is not None
+        state = self.zeros(prev.kernel.rows({"n": 0}), work.row.shape[1])
+        return Advance(prev, {"n": 0}, [work.row], state, [work.ring])
+
+    def _trust(self, indicator: Indicator) -> None:
         if self._judge is not None:
             self._judge.trust(indicator)
 
-        def run(span: tuple[Any, Any]) -> None:
-            self.device.launch(plan(indicator, params, *span, inputs, state, outputs))
-
-        return run
+    def _launch(self, work: Advance, spans: tuple[Any, Any]) -> None:
+        self.device.launch(plan(work.indicator, work.params, *spans, work.inputs, work.state, work.outputs))
 
     def _spans(self, begin: Counts, end: Counts) -> tuple[Any, Any]:
         return self.device.upload(np.ascontiguousarray(begin)), self.device.upload(np.ascontiguousarray(end))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import EngineError
-from scanner.engines.machine import MACHINES, Machine, machine_of
+from scanner.engines.machine import MACHINES, Advance, Machine, machine_of
 from scanner.indicators import catalog
 from scanner.indicators.spec import Indicator
 from scanner.indicators.window import WINDOWS
@@ -62,7 +62,7 @@ def test_steps_are_the_batch(machine: Machine, indicator: Indicator, data: st.Da
     first, stop = bars - lengths, np.full(n, bars)
     machine.batch(indicator, params, first, stop, [machine.put(m) for m in packed], machine.zeros(rows, n), batched)
     outputs = [machine.put(np.full((1, n), np.nan)) for _ in batched]
-    step = machine.step(indicator, params, inputs, machine.zeros(rows, n), outputs)
+    step = machine.chain([Advance(indicator, params, inputs, machine.zeros(rows, n), outputs)])
     t = np.full(n, opened - 1)
     seen = np.zeros(n, dtype=int)
     for row in range(bars):
@@ -70,7 +70,7 @@ def test_steps_are_the_batch(machine: Machine, indicator: Indicator, data: st.Da
         t = t + has
         for ring, values in zip(inputs, given_values, strict=True):
             ring[t[has], np.flatnonzero(has)] = machine.put(values[row, has])
-        step(machine.bar(t, has))
+        step(t, has)
         for out, whole in zip(outputs, batched, strict=True):
             expected = machine.get(whole)[bars - lengths + seen - (~has), np.arange(n)]
             np.testing.assert_array_equal(machine.get(out)[0][has], expected[has])

@@ -12,6 +12,7 @@ import pytest
 from data.errors import EngineError
 from scanner import ptx
 from scanner.engines.base import Series, joint_span, load
+from scanner.engines.machine import Advance
 from scanner.engines.on_gpu import CudaMachine
 from scanner.indicators import catalog, kernels
 from scanner.indicators.spec import Indicator
@@ -118,7 +119,7 @@ def test_one_bar_at_a_time_gives_the_same_on_rings(shipped: CudaMachine, proof: 
     rings = [shipped.zeros(ring, len(first)) for _ in inputs]
     state = shipped.zeros(indicator.kernel.rows(params), len(first))
     outputs = [shipped.zeros(1, len(first)) for _ in wanted]
-    step = shipped.step(indicator, params, rings, state, outputs)
+    step = shipped.chain([Advance(indicator, params, rings, state, outputs)])
     rng, t = np.random.default_rng(8), first.copy()
     got = [np.full(matrix.shape, np.nan) for matrix in wanted]
     while (t < stop).any():
@@ -126,7 +127,7 @@ def test_one_bar_at_a_time_gives_the_same_on_rings(shipped: CudaMachine, proof: 
         (now,) = np.nonzero(has)
         for matrix, series in zip(rings, inputs, strict=True):
             matrix[t[now] % ring, now] = series.by_bar[t[now], now]
-        step(shipped.bar(t, has))
+        step(t, has)
         for matrix, output in zip(got, outputs, strict=True):
             matrix[t[now], now] = output[0, now]
         t += has

@@ -14,7 +14,7 @@ from data.errors import EngineError
 from scanner import ptx
 from scanner.engines import assembling, base, folders, golden
 from scanner.engines.device import DeviceLostError
-from scanner.engines.machine import CpuMachine
+from scanner.engines.machine import Advance, CpuMachine
 from scanner.engines.on_gpu import CudaEngine, CudaMachine
 from scanner.engines.pretend import HostDevice
 from scanner.engines.report import DeviceMemory, Report, growth
@@ -146,10 +146,10 @@ def test_a_machine_on_a_device_advances_as_one_on_the_cpu(name: str, width: int,
         outputs = [machine.put(np.ones((width, len(first)))) for _ in indicator.outputs]
         machine.batch(indicator, params, first, stop, inputs, state, outputs)
         found = [machine.get(output).copy() for output in outputs]
-        step = machine.step(indicator, params, inputs, state, outputs)
+        step = machine.chain([Advance(indicator, params, inputs, state, outputs)])
         for t in range(64, 70):
             now = np.full(len(first), t) - (np.arange(len(first)) % 2)
-            step(machine.bar(now, chosen[t - 64]))
+            step(now, chosen[t - 64])
         return [*found, *(machine.get(matrix)[:, whole] for matrix in (*outputs, state))]
 
     whole = (first < 64) & (stop == 64)
@@ -225,7 +225,7 @@ def test_other_bits_than_the_golden_ones_are_refused_for_good(
         assert (report.engine, report.lost, device.launches) == ("vector", False, 1)
         assert "golden values of RSI differ on the GPU, by up to 1 units in the last place" in report.fallbacks[0]
     with pytest.raises(EngineError, match="golden values of RSI differ on the GPU"):
-        CudaMachine(device).step(catalog["RSI"], {}, [], None, [])
+        CudaMachine(device).chain([Advance(catalog["RSI"], {}, [], None, [])])
 
 
 def test_a_device_that_does_not_start_is_said(vector: base.Engine, run: Run) -> None:
