@@ -32,10 +32,12 @@ from data.store import BarStore
 from jobs.live import LiveService
 from jobs.scanning import MarketScan
 from jobs.simulated import keep_names, make_history
+from jobs.stages.feeding import Feeding
+from jobs.stages.scanning import Scanning
 from scanner.cluster import make_cluster
 from scanner.engines.base import load
 from scanner.loading import load as load_strategies
-from streaming.broadcast import SignalServer
+from streaming.bus import EventBus
 from streaming.segment import Segment, segments
 from streaming.tape import Tape
 
@@ -103,23 +105,20 @@ def serve(folder: Path, n_symbols: int, upto: int, pause_s: float) -> None:
         cluster=make_cluster("inline"),
         history=history,
     )
-    service = LiveService(
+    bus = EventBus()
+    feed = OnceFeed(market, on_tape(folder / "tape"), upto, pause_s)
+    tape = Tape(folder / "tape", origin=store.origin, keep=250)
+    feeding = Feeding(store, feed, bus, symbols=market.symbols, frames=[FRAME], tape=tape)
+    scanning = Scanning(
         store,
-        OnceFeed(market, on_tape(folder / "tape"), upto, pause_s),
-        scan,
-        SignalServer("127.0.0.1", 0, epoch=history.epoch),
-        symbols=market.symbols,
+        bus,
+        [scan],
         history_bars=HISTORY_BARS,
         on_interval=lambda _: None,
         on_session=lambda day: keep_names(store, market, day),
-        tape=Tape(folder / "tape", origin=store.origin, keep=250),
     )
 
-    async def run() -> None:
-        await service.first_scan()
-        await service.run()
-
-    asyncio.run(run())
+    asyncio.run(LiveService(bus, [feeding, scanning]).run())
 
 
 def begun(folder: Path, market: SimulatedMarket, n_symbols: int) -> BarStore:

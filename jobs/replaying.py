@@ -19,12 +19,14 @@ from data.history import SignalHistory
 from data.schema import BAR, NAME
 from data.signal import Signal, from_table, iso
 from data.store import BarStore
-from jobs.live import Interval, LiveService
+from jobs.live import LiveService
 from jobs.scanning import MarketScan, origin_of
+from jobs.stages.feeding import Feeding
+from jobs.stages.scanning import Interval, Scanning
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
-from streaming.broadcast import SignalServer
+from streaming.bus import EventBus
 from streaming.segment import Segment, segments
 
 Day = np.datetime64
@@ -155,16 +157,11 @@ def replay(
         scan.engine = _engine_at(engines, interval.bar_end + 1)
 
     feed = _AsRecorded(segment)
-    service = LiveService(
-        scratch,
-        feed,
-        scan,
-        SignalServer("127.0.0.1", 0, epoch=history.epoch),  # never started: nobody hears of it
-        symbols=symbols,
-        history_bars=max(len(scratch.bar_ends(frame)), 1),
-        on_interval=done,
-    )
-    asyncio.run(service.run())
+    bus = EventBus()
+    feeding = Feeding(scratch, feed, bus, symbols=symbols, frames=[frame])
+    n_bars = max(len(scratch.bar_ends(frame)), 1)
+    scanning = Scanning(scratch, bus, [scan], history_bars=n_bars, on_interval=done, catching_up=False)
+    asyncio.run(LiveService(bus, [feeding, scanning]).run())  # nobody serves: nobody hears of it
     if feed.n_batches == 0:
         raise StaleDataError(f"{segment.path} holds no quotes")
     return Session(scratch, session.day, frame), feed.n_batches

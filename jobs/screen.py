@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from data.signal import Signal, iso
-from jobs.live import Interval
 from jobs.options import print_json
 from jobs.show import action_style, local_time, tags
+from jobs.stages.scanning import Interval
 
 INTERVALS = 8
 """Rows of the table of intervals."""

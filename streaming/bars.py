@@ -42,8 +42,9 @@ class MarketBars:
     (UTC ns): bars up to this end are closed already, as when a service goes on from its store; a longer bar that began
     before it is flagged incomplete.
 
-    The metadata of the bars have the `frame`, and as `received_ns` that of the batch (or the clock's time) that closed
-    them. `counts` says how many rows were left out, by reason:
+    A batch of bars says in its metadata, as texts: `frame`, `bar_end`, `revision` (0: its bars have closed; n: the n-th
+    batch of changes to them), `developing` (`1` where they are still open), and as `received_ns` that of the batch (or
+    the clock's time) that made it. `counts` says how many rows were left out, by reason:
 
     `unknown` (symbol), `other_day` (older than the session), `early` (before 09:15, or with a volume before 09:25),
     `ahead`, `duplicate`, `older`, `volume_fell`, `no_price` (price or volume is no positive number), `late` (its bar is
@@ -139,7 +140,7 @@ class MarketBars:
         """
         if self._day is None or (k := self._next[frame]) * self._step[frame] >= MINUTES:
             return None
-        return self._batch(frame, k, self._image(frame, k), about={b"developing": b"1"})
+        return self._batch(frame, k, self._image(frame, k), developing=True)
 
     def after_hours(self) -> pa.Table:
         """What the session's symbols traded after the close, at fixed prices (`data.schema.AFTER_HOURS`)."""
@@ -174,6 +175,7 @@ class MarketBars:
         self._recent: list[Quotes] = []
         """What may have to be folded again."""
         self._revisions: dict[tuple[str, int], Places] = {}
+        self._changes = Counter[tuple[str, int]]()
 
     def _read(self, batch: pa.RecordBatch) -> Quotes:
         """The batch's rows of known symbols and believable stamps."""
@@ -251,6 +253,7 @@ class MarketBars:
             return None
         counts = self._revisions.setdefault((frame, k), np.zeros(len(self.symbols), dtype=np.int64))
         counts[at[differs & ~np.isnan(old[3])]] += 1
+        self._changes[frame, k] += 1
         order = np.argsort(at[differs])
         return self._batch(frame, k, new[:, differs][:, order], at[differs][order], revision=counts)
 
@@ -307,7 +310,7 @@ class MarketBars:
         at: Places | None = None,
         *,
         revision: Places | None = None,
-        about: dict[bytes, bytes] | None = None,
+        developing: bool = False,
     ) -> pa.RecordBatch | None:
         """Bars of one end as rows; `at`: the symbols' places, all by default."""
         rows = np.flatnonzero(~np.isnan(image[3]))
@@ -326,7 +329,14 @@ class MarketBars:
             column(image[6].astype(np.uint8), pa.uint8()),
             column((np.zeros(len(at)) if revision is None else revision[at]).astype(np.int32), pa.int32()),
         ]
-        schema = BAR.with_metadata({b"frame": frame.encode(), b"received_ns": self._received, **(about or {})})
+        about = {
+            b"frame": frame.encode(),
+            b"bar_end": str(ends[0]).encode(),
+            b"revision": str(0 if revision is None else self._changes[frame, k]).encode(),
+            b"developing": str(int(developing)).encode(),
+            b"received_ns": self._received,
+        }
+        schema = BAR.with_metadata(about)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

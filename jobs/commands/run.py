@@ -18,16 +18,20 @@ from data.history import SignalHistory
 from data.settings import Settings, load_settings
 from data.simulator import SimulatedMarket
 from data.store import BarStore
-from jobs.live import Kept, LiveService, close_sessions
+from jobs.live import LiveService
 from jobs.options import config_option, json_option, open_store, store_option, verbosity_options
 from jobs.scanning import MarketScan, replayable, scannable
 from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.show import local_time
 from jobs.simulated import keep_names, make_history, open_simulated
+from jobs.stages.feeding import Feeding
+from jobs.stages.scanning import Kept, Scanning, close_sessions
+from jobs.stages.serving import Serving
 from jobs.wiring import Parts, assemble, count_of, open_tape, scan_flags, scan_options
 from scanner.engines.base import Engine, load
 from scanner.engines.warm import Warming
 from streaming.broadcast import SignalServer
+from streaming.bus import EventBus
 from streaming.feeds import find_feed
 from streaming.feeds.replay import ReplayFeed
 from streaming.manager import StreamManager
@@ -151,24 +155,27 @@ async def _run(
             history=history,
             deadline_s=settings.scan.deadline_s,
         )
-        service = LiveService(
+        bus = EventBus()
+        serving = Serving(bus, server)
+        scanning = Scanning(
             store,
-            feed,
-            scan,
-            server,
-            symbols=symbols,
+            bus,
+            [scan],
             history_bars=history_bars,
             on_interval=screen.interval,
             on_session=None if market is None else lambda day: keep_names(store, market, day),
             next_engine=None if warming is None else lambda: _warm_engine(warming, screen),
             intervals=intervals,
-            tape=open_tape(settings, store),
+            serving=None if once else serving,
         )
+        feeding = Feeding(store, feed, bus, symbols=symbols, frames=[frame], tape=open_tape(settings, store))
+        service = LiveService(bus, [feeding, scanning, serving])
         interrupted = _stop_on_signals(service)
         _introduce(screen, store, parts, None if once else server.url)
         screen.open(frame, server.url, parts.cluster.dashboard)
-        await service.first_scan()
-        if not once:
+        if once:
+            await scanning.catch_up()
+        else:
             if isinstance(feed, StreamManager):
                 await feed.subscribe(symbols, subscriber="run")
             kept = await service.run()

@@ -104,7 +104,13 @@ def test_a_bar_has_schema_start_end_and_what_closed_it() -> None:
     assert builder.add(ticks(quote(A, "09:30:30", 10, 100), received_ns=1)) == []
     (bars,) = builder.add(ticks(quote(A, "09:31:30", 10, 100), received_ns=2))
     assert bars.schema.equals(BAR)
-    assert bars.schema.metadata == {b"frame": b"1m", b"received_ns": b"2"}
+    assert bars.schema.metadata == {
+        b"frame": b"1m",
+        b"bar_end": str(ns("09:31:00")).encode(),
+        b"revision": b"0",
+        b"developing": b"0",
+        b"received_ns": b"2",
+    }
     (bar,) = bars.to_pylist()
     assert (bar["bar_start"].value, bar["bar_end"].value) == (ns("09:30:00"), ns("09:31:00"))
     assert (bar["revision"], bar["flags"], bar["prev_close"], bar["amount"]) == (0, 0, 9.5, 1000.0)
