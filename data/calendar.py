@@ -17,9 +17,7 @@ Bars are labelled by their END, interval (start, end]; the day has 240 one-minut
 in Asia/Shanghai, which has been UTC+8 without daylight saving since September 1991. Times are UTC in nanoseconds.
 """
 
-import warnings
 from datetime import date, timedelta
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +27,8 @@ import yaml
 from data.errors import CalendarHorizonError, FrameError, SettingsError
 from data.panel import Times
 from data.schema import FRAMES
+from data.sessions import FIRST, Days, library
 
-Days = npt.NDArray[np.datetime64]
-
-FIRST = date(1990, 12, 19)
-"""The Shanghai Stock Exchange's first session."""
 WARN_DAYS = 30
 
 SECOND = 10**9
@@ -71,7 +66,7 @@ class TradingCalendar:
 
     def __init__(self, overlay: Path | None = None) -> None:
         self.overlay = overlay
-        self._sessions, self.last = _library()
+        self._sessions, self.last = library()
         self.first = FIRST
         if overlay is not None:
             self._sessions, self.last = _extend(self._sessions, self.last, overlay)
@@ -181,21 +176,6 @@ def _frame_ends(frame: str) -> Times:
     if frame not in _END_OFFSETS:
         raise FrameError(f"frame must be one of {', '.join(FRAMES)}; got {frame!r}")
     return _END_OFFSETS[frame]
-
-
-@cache
-def _library() -> tuple[Days, date]:
-    """The package's sessions and the last day that it vouches for."""
-    # Here and not above: with pandas it costs half a second, and the edges of bars need neither.
-    from exchange_calendars import get_calendar
-    from exchange_calendars.exchange_calendar_xshg import XSHGExchangeCalendar
-
-    bound = XSHGExchangeCalendar.bound_max()
-    with warnings.catch_warnings():
-        # exchange_calendars 4.13 calls what pandas 3.1 has deprecated; nothing a caller of ours could mend.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        calendar = get_calendar("XSHG", start=FIRST.isoformat(), end=bound)
-    return calendar.sessions.to_numpy().astype("datetime64[D]"), bound.date()
 
 
 def _extend(sessions: Days, last: date, overlay: Path) -> tuple[Days, date]:

@@ -162,5 +162,6 @@ def replayable(store: BarStore, frame: str, kinds: Sequence[str], recorded: Sequ
 
 def origin_of(store: BarStore, frame: str, bar_end: int, bars: int | None, *, adjusted: str | None = None) -> int:
     """The first bar end (UTC ns) that indicators see: the store's first, or that of `bars` bar ends up to `bar_end`."""
-    ends = [end for end in store.bar_ends(frame, adjusted=adjusted) if end <= bar_end]
-    return ends[0] if bars is None else ends[-bars:][0]
+    if bars is None:
+        return min(file.first for file in store.files(frame, adjusted=adjusted))
+    return [end for end in store.bar_ends(frame, adjusted=adjusted) if end <= bar_end][-bars:][0]

@@ -105,6 +105,8 @@ def assemble(settings: Settings, *, one_off: bool = False, extra: Sequence[str] 
         workers=settings.scan.workers,
         dashboard_port=settings.serve.dashboard_port,
     )
+    if cluster == "inline" and engine.name == "vector":
+        with_thread.submit(warm.load, terms)
     with_thread.shutdown(wait=False)
     return Parts(strategies, engine, reason, starting, cold)
 

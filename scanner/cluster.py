@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from data.errors import EngineError, MarketDataError, ScanError, UsageError
+from data.store import ReadFile
 from scanner.cuda_cluster import RESOURCE, local_cuda_cluster
 from scanner.engines.base import ON_CPU, Engine, choose
 from scanner.engines.on_gpu import on_the_cpu
@@ -42,14 +43,20 @@ class Cluster(Protocol):
 
 
 class InlineCluster:
-    """No cluster: the calling process scans, one shard after another. The lowest latency on one machine."""
+    """No cluster: the calling process scans, one shard after another. The lowest latency on one machine.
+
+    `ahead`: as in `run_shard`.
+    """
 
     name = "inline"
     workers = 1
     dashboard: str | None = None
 
+    def __init__(self, ahead: ReadFile | None = None) -> None:
+        self._ahead = ahead
+
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
-        return [run_shard(task) for task in tasks]
+        return [run_shard(task, self._ahead) for task in tasks]
 
     def close(self) -> None:
         pass

@@ -16,7 +16,7 @@ from data.adjust import Basis, basis, unmoved
 from data.calendar import local_day
 from data.errors import EngineError
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
-from data.store import BarStore
+from data.store import BarStore, ReadFile
 from scanner.engines.base import Engine, choose
 from scanner.engines.machine import machine_of
 from scanner.engines.parquet import reader
@@ -209,12 +209,15 @@ _names: dict[str, tuple[object, Names]] = {}
 _lock = threading.Lock()
 
 
-def run_shard(task: ShardTask) -> ShardAnswer:
-    """Do one shard's part of a scan. Idempotent: asked again, it answers the same."""
+def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
+    """Do one shard's part of a scan. Idempotent: asked again, it answers the same.
+
+    `ahead`: what reads the store's files, where the shard is the market and its files are being read already.
+    """
     with _lock:
         resident = _residents.get(task.key)
         if resident is None or not _bring_upto(resident, task):
-            resident = _residents[task.key] = _read(task)
+            resident = _residents[task.key] = _read(task, ahead)
             while len(_residents) > MOST:
                 _residents.popitem(last=False)
         _residents.move_to_end(task.key)
@@ -276,14 +279,14 @@ def _names_of(task: ShardTask) -> Names:
     return known[1]
 
 
-def _read(task: ShardTask) -> Resident:
+def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
     """The bars as the store has them, and those of the batch, which it may not have yet."""
-    store = BarStore(task.root, read=reader(task.engine))
+    store = BarStore(task.root, read=ahead or reader(task.engine))
     table = store.table(
         task.frame,
         after=task.origin - 1,
         upto=task.bar_end,
-        symbols=task.symbols,
+        symbols=None if ahead else task.symbols,  # packing leaves out the few others
         columns=COLUMNS,
         adjusted=task.adjusted,
     )

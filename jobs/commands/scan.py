@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from data.ahead import ReadAhead
 from data.calendar import TradingCalendar, local_day
 from data.errors import MystocksScanError, SettingsError, StaleDataError
 from data.history import SignalHistory
@@ -32,6 +34,8 @@ from jobs.scanning import MarketScan, Scanned, origin_of, scannable
 from jobs.show import action_style, local_time, tags
 from jobs.simulated import is_simulated
 from jobs.wiring import Parts, assemble, count_of, scan_flags, scan_options
+from scanner.cluster import InlineCluster
+from scanner.resident import COLUMNS
 
 
 @click.command()
@@ -68,17 +72,18 @@ def command(**given: Any) -> int:
     max_age = None if given["max_age"] is None else parse_age(given["max_age"])
     as_of = None if given["as_of"] is None else parse_time(given["as_of"])
     store = open_store(given["config"], given["store"])
-    parts = assemble(settings, one_off=True, extra=expressions(given["extra"]))
-    if parts.cold:
-        click.echo(
-            f"Note: {count_of(parts.cold)} not compiled on this machine yet, so this scan runs on talib;"
-            " 'mystocks-scan warm' compiles what is missing, once.",
-            err=True,
-        )
-    try:
-        scanned = _scan(settings, parts, store, given, as_of)
-    finally:
-        parts.close()
+    with closing(_ahead(settings, store, given["adjusted"], as_of)) as ahead:
+        parts = assemble(settings, one_off=True, extra=expressions(given["extra"]))
+        if parts.cold:
+            click.echo(
+                f"Note: {count_of(parts.cold)} not compiled on this machine yet, so this scan runs on talib;"
+                " 'mystocks-scan warm' compiles what is missing, once.",
+                err=True,
+            )
+        try:
+            scanned = _scan(settings, parts, BarStore(store.root, read=ahead), ahead, given, as_of)
+        finally:
+            parts.close()
     elapsed = time.perf_counter() - started
     warnings = _warnings(settings, store, scanned.result.bar_end)
     for warning in warnings:
@@ -99,7 +104,17 @@ def command(**given: Any) -> int:
     return 0
 
 
-def _scan(settings: Settings, parts: Parts, store: BarStore, given: dict[str, Any], as_of: int | None) -> Scanned:
+def _ahead(settings: Settings, store: BarStore, adjusted: str | None, as_of: int | None) -> ReadAhead:
+    """The store's files, read from now on where this process will want all of them."""
+    scan = settings.scan
+    here = scan.engine in ("auto", "vector") and scan.cluster in ("auto", "inline") and scan.history_bars is None
+    files = store.files(scan.frame or default_frame(store, adjusted), adjusted=adjusted) if here else []
+    return ReadAhead([file for file in files if as_of is None or file.first <= as_of], COLUMNS)
+
+
+def _scan(
+    settings: Settings, parts: Parts, store: BarStore, ahead: ReadAhead, given: dict[str, Any], as_of: int | None
+) -> Scanned:
     adjusted = given["adjusted"]
     frame = settings.scan.frame or default_frame(store, adjusted)
     bar_end = store.last_bar_end(frame, upto=as_of, adjusted=adjusted)
@@ -116,7 +131,9 @@ def _scan(settings: Settings, parts: Parts, store: BarStore, given: dict[str, An
         parts.strategies,
         symbols=symbols,
         engine=parts.engine,
-        cluster=parts.cluster,
+        cluster=parts.cluster
+        if parts.engine.name == "cuda" or parts.cluster.name != "inline"
+        else InlineCluster(ahead),
         history=None if given["dry_run"] else SignalHistory(store.root / "signals"),
         extra=expressions(given["extra"]),
         adjusted=adjusted,

@@ -40,6 +40,15 @@ def cold(indicators: Iterable[Indicator]) -> list[Indicator]:
     return [indicator for indicator in indicators if indicator.kernel and not verdict.settled(indicator)]
 
 
+def load(terms: Iterable[Term]) -> None:
+    """Load the kernels of `terms` that this machine has compiled, so that who computes them need not wait for it."""
+    from scanner.engines import compiling, verdict
+
+    for indicator in needed(terms):
+        if indicator.kernel and verdict.settled(indicator) and not verdict.why_not(indicator):
+            compiling.compiled(indicator)
+
+
 class Warming:
     """Processes that compile the kernels of `indicators`, from now on; `priority`: 19 is the lowest."""
 

@@ -278,7 +278,7 @@ def ends_2026(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's calendar as it is in 2026, whatever it has learned since."""
     known = TradingCalendar()
     sessions = known.sessions(known.first, date(2026, 12, 31))
-    monkeypatch.setattr("data.calendar._library", lambda: (sessions, date(2026, 12, 31)))
+    monkeypatch.setattr("data.calendar.library", lambda: (sessions, date(2026, 12, 31)))
 
 
 @pytest.mark.usefixtures("ends_2026")

@@ -172,7 +172,7 @@ def test_a_task_answers_the_same_however_it_came_to_its_bars(
     shard = split(simulated.symbols, 2)[0]
     reads: list[int] = []
     read = resident._read
-    monkeypatch.setattr(resident, "_read", lambda task: reads.append(task.bar_end) or read(task))
+    monkeypatch.setattr(resident, "_read", lambda task, ahead: reads.append(task.bar_end) or read(task, ahead))
 
     def task(n: int, previous: int | None, origin: int = 0) -> ShardTask:
         batch = None if previous is None else to_ipc(at(daily, ends[n]))

@@ -1,0 +1,31 @@
+"""Files of bars that are read before they are asked for, while whoever asks gets ready."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+
+from data.store import BarFile, read_file
+
+READERS = 4
+
+
+class ReadAhead:
+    """A `ReadFile` that has begun to read columns of files on threads of its own, and keeps what it read."""
+
+    def __init__(self, files: Iterable[BarFile], columns: Sequence[str]) -> None:
+        self._columns = frozenset(columns)
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="read-ahead")
+        self._begun = {file.path: self._threads.submit(read_file, file.path, columns) for file in files}
+        self._threads.shutdown(wait=False)
+
+    def __call__(self, path: Path, columns: Sequence[str]) -> pa.Table:
+        if path in self._begun and self._columns.issuperset(columns):
+            return self._begun[path].result().select(list(columns))
+        return read_file(path, columns)
+
+    def close(self) -> None:
+        """Begin no more files, and keep nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._begun = {}
