@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from data.errors import StoreError
 from data.files import sweep, sync_folder, write_parquet
 from data.schema import SIGNAL, TIME
-from data.signal import Signal, to_table
+from data.signal import EARLIER, Signal, completed, to_table
 
 _SPAN = r"(\d{8}T\d{6})-(\d{8}T\d{6})"
 _EPOCH = r"\d{8}T\d{12}[0-9a-f]{4}"
@@ -116,6 +116,7 @@ class SignalHistory:
         symbols: Iterable[str] | None = None,
         strategies: Iterable[str] | None = None,
         actions: Iterable[str] | None = None,
+        frames: Iterable[str] | None = None,
         min_confidence: float | None = None,
         limit: int | None = None,
         newest_first: bool = True,
@@ -132,6 +133,7 @@ class SignalHistory:
             None if symbols is None else _among("symbol", symbols),
             None if strategies is None else _among("strategy", strategies),
             None if actions is None else _among("action", actions),
+            None if frames is None else _among("frame", frames),
             None if min_confidence is None else pc.field("confidence") >= min_confidence,
         ):
             if part is not None:
@@ -321,9 +323,11 @@ class SignalHistory:
     def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                if not file.schema_arrow.equals(SIGNAL):
+                if file.schema_arrow.equals(SIGNAL):
+                    return file.read(columns).replace_schema_metadata(None)
+                if not file.schema_arrow.remove_metadata().equals(EARLIER):
                     raise StoreError(f"{path}: its columns are not those of a signal: {file.schema_arrow.names}")
-                return file.read(columns).replace_schema_metadata(None)
+                return completed(file.read()).select(columns or SIGNAL.names)
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError) as error:

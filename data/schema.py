@@ -102,6 +102,9 @@ SIGNAL = pa.schema(
         _field("origin", TIME, "UTC ns, the first bar its indicators saw"),
         _field("at_limit_up", pa.bool_(), "null where the limit is unknown", nullable=True),
         _field("at_limit_down", pa.bool_(), "null where the limit is unknown", nullable=True),
+        _field("revision", pa.int32(), "of the bar: 0, or which of its revisions made it fire, or fire no more"),
+        _field("revokes", pa.string(), "id of the signal that this one takes back; null for all others", nullable=True),
+        _field("quote_ns", pa.int64(), "UTC ns: the exchange's time of the newest quote when the bar was closed"),
         _field("received_ns", pa.int64(), "UTC ns: the payload that completed the bar arrived"),
         _field("bar_closed_ns", pa.int64(), "UTC ns: the bar was closed"),
         _field("scanned_ns", pa.int64(), "UTC ns: its scan was complete"),
@@ -109,3 +112,6 @@ SIGNAL = pa.schema(
     ]
 )
 """Signals as the history keeps them, one row a signal."""
+
+SIGNAL_ADDED = {"revision": 0, "revokes": None, "quote_ns": 0}
+"""Columns that files of earlier versions lack, and what stands there for them."""

@@ -12,10 +12,12 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from data.schema import SIGNAL
+from data.schema import SIGNAL, SIGNAL_ADDED
 
 ACTIONS = ("BUY", "SELL", "ALERT")
 _NAMES = tuple(SIGNAL.names)
+EARLIER = pa.schema([field for field in SIGNAL if field.name not in SIGNAL_ADDED])
+"""Signals as earlier versions kept them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Signal:
     developing: bool = False
     at_limit_up: bool | None = None
     at_limit_down: bool | None = None
+    revision: int = 0
+    revokes: str | None = None
+    quote_ns: int = 0
     received_ns: int = 0
     bar_closed_ns: int = 0
     scanned_ns: int = 0
@@ -50,8 +55,13 @@ class Signal:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 over what makes it the same signal: strategy, version, action, symbol, frame, bar end, developing."""
+        """SHA-256 over what makes it the same signal: strategy, version, action, symbol, frame, bar end, developing.
+
+        And where a revision of the bar made it: its number, and what it revokes.
+        """
         key = [self.strategy, self.version, self.action, self.symbol, self.frame, self.bar_end, self.developing]
+        if self.revision:
+            key += [self.revision, self.revokes]
         return hashlib.sha256(json.dumps(key, ensure_ascii=False).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +79,7 @@ class Signal:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; what it does not know, a later version's, is left out."""
+        row = {**SIGNAL_ADDED, **row}
         times = {
             name: int(np.datetime64(row[name].removesuffix("Z"), "ns").view(np.int64)) for name in ("bar_end", "origin")
         }
@@ -111,3 +122,13 @@ def from_table(table: pa.Table) -> list[Signal]:
         row["values"] = json.loads(row["values"])
         signals.append(Signal(**row))
     return signals
+
+
+def completed(table: pa.Table) -> pa.Table:
+    """Signals of an earlier version, with the columns that have come since."""
+    added = {
+        name: pa.repeat(pa.scalar(value, SIGNAL.field(name).type), len(table)) for name, value in SIGNAL_ADDED.items()
+    }
+    return pa.Table.from_arrays(
+        [added[name] if name in added else table[name] for name in SIGNAL.names], schema=SIGNAL.remove_metadata()
+    )

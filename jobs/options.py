@@ -5,15 +5,21 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import numpy as np
 
+from data.calendar import day_ns
 from data.settings import Settings, load_settings
 from data.store import BarStore
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+DAY = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
+"""The type of an option that names a session."""
 
 config_option = click.option(
     "-c",
@@ -53,6 +59,11 @@ def verbosity_options(command: F) -> F:
 def is_verbose() -> bool:
     """Whether the command that runs was given -v."""
     return bool(click.get_current_context().meta.get(_VERBOSITY, 0) > 0)
+
+
+def midnight(day: datetime) -> int:
+    """The start of a day in Shanghai, UTC ns."""
+    return int(day_ns(np.array([day.date()], "datetime64[D]"))[0])
 
 
 def open_store(config: Path | None, store: Path | None, *, origin: str | None = None) -> BarStore:

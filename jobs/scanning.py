@@ -75,6 +75,7 @@ class MarketScan:
         origin: int,
         batch: pa.Table | pa.RecordBatch | None = None,
         previous: int | None = None,
+        quote_ns: int = 0,
         received_ns: int = 0,
         bar_closed_ns: int = 0,
     ) -> Scanned:
@@ -111,6 +112,7 @@ class MarketScan:
             self._fired(bar_end),
             origin=origin,
             names=self.names,
+            quote_ns=quote_ns,
             received_ns=received_ns,
             bar_closed_ns=bar_closed_ns,
             scanned_ns=time.time_ns(),

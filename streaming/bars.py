@@ -44,7 +44,7 @@ class MarketBars:
 
     A batch of bars says in its metadata, as texts: `frame`, `bar_end`, `revision` (0: its bars have closed; n: the n-th
     batch of changes to them), `developing` (`1` where they are still open), and as `received_ns` that of the batch (or
-    the clock's time) that made it. `counts` says how many rows were left out, by reason:
+    the clock's time) that made it, and as `quote_ns` the newest quote's time then. `counts` says how many rows were left out, by reason:
 
     `unknown` (symbol), `other_day` (older than the session), `early` (before 09:15, or with a volume before 09:25),
     `ahead`, `duplicate`, `older`, `volume_fell`, `no_price` (price or volume is no positive number), `late` (its bar is
@@ -335,6 +335,7 @@ class MarketBars:
             b"revision": str(0 if revision is None else self._changes[frame, k]).encode(),
             b"developing": str(int(developing)).encode(),
             b"received_ns": self._received,
+            b"quote_ns": str(self._watermark).encode(),
         }
         schema = BAR.with_metadata(about)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)

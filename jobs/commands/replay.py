@@ -11,7 +11,7 @@ import numpy as np
 from data.errors import StaleDataError
 from data.settings import Settings, load_settings
 from data.store import BarStore
-from jobs.options import config_option, json_option, open_store, print_json, store_option, verbosity_options
+from jobs.options import DAY, config_option, json_option, open_store, print_json, store_option, verbosity_options
 from jobs.replaying import Difference, Session, compare, replay, to_json
 from jobs.scanning import scannable
 from jobs.screen import JsonScreen, LineScreen
@@ -20,8 +20,6 @@ from jobs.stages.scanning import Interval
 from jobs.wiring import assemble, scan_flags, scan_options
 from scanner.engines.base import Engine, load
 from streaming.segment import segments
-
-DAY = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
 
 
 @click.command()

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import TextIO
 
 import click
-import numpy as np
 import pyarrow as pa
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data.calendar import day_ns
 from data.files import write_atomically, write_parquet
 from data.history import SignalHistory
 from data.schema import SIGNAL
 from data.signal import ACTIONS, Signal, from_table
 from data.symbols import canonical
 from jobs.options import (
+    DAY,
     config_option,
     is_verbose,
     json_option,
+    midnight,
     on_terminal,
     open_store,
     print_json,
@@ -34,7 +34,6 @@ from jobs.options import (
 )
 from jobs.show import action_style, local_time, tags
 
-DAY = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
 TABLE_ROWS = 50
 CHUNK_ROWS = 10_000
 
@@ -94,8 +93,8 @@ def command(
         raise click.UsageError("--format parquet is not for reading on a terminal: name a file with --output FILE")
     most = limit or (TABLE_ROWS if form == "table" else None)
     table = SignalHistory(open_store(config, store).root / "signals").query(
-        after=None if since is None else _midnight(since) - 1,
-        upto=None if until is None else _midnight(until + timedelta(days=1)) - 1,
+        after=None if since is None else midnight(since) - 1,
+        upto=None if until is None else midnight(until + timedelta(days=1)) - 1,
         symbols=[canonical(symbol) for symbol in symbols] or None,
         strategies=strategies or None,
         actions=actions or None,
@@ -115,11 +114,6 @@ def command(
         click.echo("No signals.", err=True)
     elif more and limit is None:
         click.echo(f"The newest {most} of more; --limit N shows more of them.", err=True)
-
-
-def _midnight(day: datetime) -> int:
-    """The start of a day in Shanghai, UTC ns."""
-    return int(day_ns(np.array([day.date()], "datetime64[D]"))[0])
 
 
 def _signals(table: pa.Table) -> Iterator[Signal]:

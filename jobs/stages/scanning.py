@@ -139,6 +139,7 @@ class Scanning:
             origin=frame.origin,
             batch=batch,
             previous=frame.last,
+            quote_ns=int(about.get(b"quote_ns", b"0")),
             received_ns=received_ns,
             bar_closed_ns=int(about.get(b"closed_ns", b"0")),
         )

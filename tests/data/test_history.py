@@ -15,7 +15,7 @@ import pytest
 import data.history
 from data.errors import StoreError
 from data.history import SignalHistory
-from data.schema import SIGNAL
+from data.schema import SIGNAL, SIGNAL_ADDED
 from data.signal import Signal, from_table
 
 MINUTE = 60 * 10**9
@@ -387,3 +387,20 @@ def test_killed_at_any_moment_it_reads_whole_and_nothing_is_twice(tmp_path: Path
     everything = SignalHistory(tmp_path).since(acknowledged[0][0], 0)
     assert everything is not None
     assert everything.num_rows == SignalHistory(tmp_path).query().num_rows
+
+
+def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    history = SignalHistory(tmp_path)
+    kept = history.append(fired(0, 1, 2))
+    path = one_file(tmp_path)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(list(SIGNAL_ADDED)), path, write_page_checksum=True)
+    again = SignalHistory(tmp_path)
+    assert from_table(again.query(newest_first=False)) == kept
+    assert again.append(fired(0, 1)) == []
+    again.append(fired(1, 1))
+    assert again.compact() == 2
+    assert again.query().num_rows == 3
+    pq.write_table(table.drop_columns(["price"]), one_file(tmp_path))
+    with pytest.raises(StoreError, match="its columns are not those of a signal"):
+        SignalHistory(tmp_path).query()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.schema import SIGNAL
+from data.schema import SIGNAL, SIGNAL_ADDED
 from data.signal import Signal, from_table, iso, to_table
 
 FIRED = Signal(
@@ -87,3 +87,13 @@ def test_a_table_gives_the_same_signals_back() -> None:
 def test_iso_keeps_nanoseconds_only_where_there_are_some() -> None:
     assert iso(0) == "1970-01-01T00:00:00Z"
     assert iso(1_748_242_800 * 10**9 + 5) == "2025-05-26T07:00:00.000000005Z"
+
+
+def test_what_a_revision_made_has_an_id_of_its_own() -> None:
+    newly = replace(FIRED, revision=1)
+    revoked = replace(FIRED, revision=2, revokes=FIRED.id)
+    again = replace(FIRED, revision=3)
+    assert len({FIRED.id, newly.id, revoked.id, again.id}) == 4
+    assert Signal.from_dict(revoked.to_dict()) == revoked
+    earlier = {name: value for name, value in FIRED.to_dict().items() if name not in SIGNAL_ADDED}
+    assert Signal.from_dict(earlier) == FIRED

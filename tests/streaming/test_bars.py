@@ -110,6 +110,7 @@ def test_a_bar_has_schema_start_end_and_what_closed_it() -> None:
         b"revision": b"0",
         b"developing": b"0",
         b"received_ns": b"2",
+        b"quote_ns": str(builder.watermark).encode(),
     }
     (bar,) = bars.to_pylist()
     assert (bar["bar_start"].value, bar["bar_end"].value) == (ns("09:30:00"), ns("09:31:00"))
