@@ -75,7 +75,7 @@ def command(
 
 def _for_people(found: list[Stage]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("stage")
+    table.add_column("stage", no_wrap=True)
     for title in ("intervals", *(f"p{p}" for p in PERCENTILES), "most"):
         table.add_column(title, justify="right")
     for stage in found:
