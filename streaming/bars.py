@@ -43,8 +43,9 @@ class MarketBars:
     before it is flagged incomplete.
 
     A batch of bars says in its metadata, as texts: `frame`, `bar_end`, `revision` (0: its bars have closed; n: the n-th
-    batch of changes to them), `developing` (`1` where they are still open), and as `received_ns` that of the batch (or
-    the clock's time) that made it, and as `quote_ns` the newest quote's time then. `counts` says how many rows were left out, by reason:
+    batch of changes to them), `developing` (`1` where they are still open), as `received_ns` that of the batch (or the
+    clock's time) that made it, and as `quote_ns` the newest quote's time then. `counts` says how many rows were left
+    out, by reason:
 
     `unknown` (symbol), `other_day` (older than the session), `early` (before 09:15, or with a volume before 09:25),
     `ahead`, `duplicate`, `older`, `volume_fell`, `no_price` (price or volume is no positive number), `late` (its bar is
