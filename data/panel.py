@@ -41,11 +41,16 @@ class Packed:
     """(symbols,): how many bars a symbol has."""
     fields: Mapping[str, Floats]
     _known: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    _memos: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def length(self) -> int:
         """Bars of the longest symbol."""
         return len(self.bar_ends)
+
+    def memo(self, name: str) -> dict[str, Any]:
+        """Where what was found out about a field's matrix is kept, since it does not change."""
+        return self._memos.setdefault(name, {})
 
     @classmethod
     def from_table(cls, table: pa.Table, frame: str, symbols: Sequence[str]) -> Self:

@@ -77,10 +77,15 @@ def _last(value: Any, keep: int) -> Any:
     return value if np.ndim(value) == 0 else tail(value, keep)
 
 
-def _series(value: Any, source: Source) -> Series:
+def _series(term: Term, value: Any, source: Source) -> Series:
     """An indicator's input as engines take it."""
-    shape = (source.length, len(source.packed.symbols))
-    return Series(tail(value, source.length) if np.ndim(value) else np.full(shape, value), source.packed.lengths)
+    packed = source.packed
+    if term.op == "field":
+        stored = packed.fields.get(term.data)
+        if stored is not None and source.series(term.data) is stored:
+            return Series(stored, packed.lengths, packed.memo(term.data))
+    shape = (source.length, len(packed.symbols))
+    return Series(tail(value, source.length) if np.ndim(value) else np.full(shape, value), packed.lengths)
 
 
 def _waves(terms: Iterable[Term]) -> list[tuple[list[Term], list[Term]]]:
@@ -98,7 +103,7 @@ def _waves(terms: Iterable[Term]) -> list[tuple[list[Term], list[Term]]]:
 def _call(term: Term, keep: int, values: Mapping[Term, Any], source: Source, inputs: dict[Term, Series]) -> Call:
     for arg in term.args:
         if arg not in inputs:
-            inputs[arg] = _series(values[arg], source)
+            inputs[arg] = _series(arg, values[arg], source)
     return Call(term.indicator, term.parameters, [inputs[arg] for arg in term.args], keep)
 
 

@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,14 @@ class Series:
     """One input of an indicator for every symbol, in whichever layout an engine takes; made once, used by many.
 
     `rows`: float64 (bars, symbols), every symbol's own bars in one piece that ends at the last row (`Packed`), not to
-    be changed afterwards; `lengths`: (symbols,) how many bars a symbol has.
+    be changed afterwards; `lengths`: (symbols,) how many bars a symbol has. `memo`: where what is found out about
+    these rows is kept, if that shall outlive the series.
     """
 
-    def __init__(self, rows: Floats, lengths: Counts) -> None:
+    def __init__(self, rows: Floats, lengths: Counts, memo: dict[str, Any] | None = None) -> None:
         self._rows = rows
         self.lengths = lengths
+        self._memo = {} if memo is None else memo
 
     @property
     def bars(self) -> int:
@@ -58,10 +60,22 @@ class Series:
         """C-contiguous (symbols, bars)."""
         return transposed(self._rows)
 
-    @cached_property
+    @property
     def span(self) -> tuple[Counts, Counts]:
         """(symbols,) first and stop, see `spans`."""
-        return spans([self._rows], self.lengths)
+        known = self.known
+        if known is None:
+            self.known = known = spans([self._rows], self.lengths)
+        return known
+
+    @property
+    def known(self) -> tuple[Counts, Counts] | None:
+        """`span`, if it has been computed; who computes it faster may set it."""
+        return self._memo.get("span")
+
+    @known.setter
+    def known(self, span: tuple[Counts, Counts]) -> None:
+        self._memo["span"] = span
 
 
 def transposed(matrix: Floats) -> Floats:

@@ -13,13 +13,22 @@ MOST_BYTES = 2 << 30
 """What is kept at most for later."""
 ROUNDS = 8
 """What so many rounds have not used is given back to the system."""
+LINE = 64
+"""Bytes that a CPU reads and writes at once; what lies across two of them takes it twice."""
+
+
+def aligned(size: int, skew: int = 0) -> Floats:
+    """(size,) of any content, whose first number lies `skew` bytes after the begin of a line."""
+    room = np.empty(size + LINE // 8)
+    start = (skew - room.ctypes.data) % LINE // 8
+    return room[start : start + size]
 
 
 class Buffers:
     """Matrices whose memory comes back when the last reference to them is gone; holds what is free."""
 
     def __init__(self) -> None:
-        self._free: deque[tuple[int, int, Floats]] = deque()
+        self._free: deque[tuple[int, Floats]] = deque()
         self._round = 0
         self._lock = threading.Lock()
 
@@ -33,29 +42,33 @@ class Buffers:
     @property
     def free_bytes(self) -> int:
         """What is kept for later."""
-        return sum(size * 8 for _, size, _ in self._free)
+        return sum(block.nbytes for _, block in self._free)
 
-    def empty(self, rows: int, columns: int) -> Floats:
-        """A matrix of any content."""
+    def empty(self, rows: int, columns: int, skew: int = 0) -> Floats:
+        """A matrix of any content; a large one as `aligned`."""
         size = rows * columns
         if size * 8 < LEAST_BYTES:
             return np.empty((rows, columns))
         with self._lock:
             # The newest first: it may still be in a cache.
-            place = next((k for k in reversed(range(len(self._free))) if self._free[k][1] == size), None)
+            place = next((k for k in reversed(range(len(self._free))) if _fits(self._free[k][1], size, skew)), None)
             if place is None:
-                block = np.empty(size)
+                block = aligned(size, skew)
             else:
-                block = self._free[place][2]
+                block = self._free[place][1]
                 del self._free[place]
         return np.asarray(_Lease(self, block, rows, columns))
 
     def give(self, block: Floats) -> None:
         """Memory that nobody uses any more."""
         with self._lock:
-            self._free.append((self._round, block.size, block))
+            self._free.append((self._round, block))
             while self.free_bytes > MOST_BYTES:
                 self._free.popleft()
+
+
+def _fits(block: Floats, size: int, skew: int) -> bool:
+    return block.size == size and block.ctypes.data % LINE == skew
 
 
 class _Lease:

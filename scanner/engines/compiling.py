@@ -36,110 +36,147 @@ try:
 except ImportError as error:
     raise EngineError(f"engine 'vector' needs numba: {error}. Install it with: pip install numba") from error
 
+BLOCK = 256
+"""Columns that are taken through all bars together: what they need stays in the caches of a core."""
+
 _MODULE = '''"""Generated: one row kernel."""
 
 import math
 
 from numba import cfunc, int64, types
 
-from scanner.engines.words import at as _at, integers as _integers, numbers as _numbers, select as _select
+from scanner.engines.words import at as _at, beyond as _beyond, integers as _integers, numbers as _numbers
+from scanner.engines.words import select as _select, wrap as _wrap
 
 {constants}
-@cfunc(types.void(int64, int64, int64, int64, int64, int64), cache=True, error_model="numpy", _nrt=False)
-def kernel(t, j0, j1, _pitch, _places, _values):
+@cfunc(types.int64(int64, int64, int64, int64, int64), cache=True, error_model="numpy", _nrt=False)
+def kernel(t, j0, j1, _places, _values):
 {body}
+    return 0
 '''
 
-_LOOPS = '''"""Generated: the loops that drive every row kernel, and what reads their inputs."""
+_LOOPS = '''"""Generated: the loops that drive every row kernel, and what looks at their inputs."""
 
 import math
 
-import numpy as np
-from numba import carray, float64, int64, njit, types
+from numba import int64, njit, types
 
-from scanner.engines.words import call, line, numbers, one, settle
+from scanner.engines.words import at, call, fetch, integers, numbers, take
 
-places = types.Array(int64, 1, "C", readonly=True)
-given = types.Array(float64, 2, "C", readonly=True)
+counts = types.Array(int64, 1, "C", readonly=True)
+table = types.Array(int64, 2, "C", readonly=True)
 
 
 @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def put(source, to, n):
-    """Copy n numbers past the caches: memory is not read before, as it would be otherwise."""
-    while n > 0 and to % 64 != 0:
-        one(to, source)
-        to, source, n = to + 8, source + 8, n - 1
-    while n >= 8:
-        line(to, source)
-        to, source, n = to + 64, source + 64, n - 8
-    while n > 0:
-        one(to, source)
-        to, source, n = to + 8, source + 8, n - 1
+def sweep(kernel, left, right, bars, first, stop, places, n_inputs, n_outputs, params):
+    matrices, begins, stops = integers(places), integers(first), integers(stop)
+    begin, late, end = bars, int64(0), bars
+    for j in range(left, right):
+        begin, late, end = min(begin, begins[j]), max(late, begins[j]), min(end, stops[j])
+    k = 3 * n_inputs
+    state, rows, pitch = numbers(matrices[k]), matrices[k + 1], matrices[k + 2]
+    for row in range(rows):
+        values = at(state, row * pitch)
+        for j in range(left, right):
+            values[j] = 0.0
+    keep = matrices[k + 4]
+    for t in range(bars - keep, begin):
+        for m in range(n_inputs + 1, n_inputs + 1 + n_outputs):
+            out = at(numbers(matrices[3 * m]), t % keep * matrices[3 * m + 2])
+            for j in range(left, right):
+                out[j] = math.nan
+    for t in range(begin, bars):
+        if begin < t <= late:
+            for j in range(left, right):
+                if begins[j] == t:
+                    for row in range(rows):
+                        at(state, row * pitch)[j] = 0.0
+        if t + 1 < bars:
+            for m in range(n_inputs):
+                ahead = matrices[3 * m] + 8 * ((t + 1) * matrices[3 * m + 2])
+                for j in range(left, right, 8):
+                    fetch(ahead + 8 * j)
+        if call(kernel, t, left, right, places, params):
+            return 1
+        if t >= bars - keep and (t < late or t >= end):
+            for m in range(n_inputs + 1, n_inputs + 1 + n_outputs):
+                out = at(numbers(matrices[3 * m]), t % keep * matrices[3 * m + 2])
+                for j in range(left, right):
+                    value = out[j]
+                    out[j] = value if (t >= begins[j]) & (t < stops[j]) else math.nan
+    return 0
 
 
 @njit(
-    types.void(*[int64] * 2, *[places] * 3, *[int64] * 7, places, int64, places, places),
+    int64(*[int64] * 5, table, table, types.Array(int64, 1, "C"), int64, int64),
     nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
 )
-def drive(
-    kernel, n, first, stop, phases, end, bars, columns, rows, states, outs, keep, results, pitch, matrices, params
-):
-    state, out = carray(numbers(states), (rows, columns)), carray(numbers(outs), (len(results), columns))
-    for k in range(len(results)):
-        for j in range(n):
-            out[k, j] = math.nan
-    for t in range(bars - keep, phases[0]):
-        for k in range(len(results)):
-            put(outs + 8 * k * columns, results[k] + 8 * (t % keep * pitch), n)
-    whole = phases[len(phases) - 2]
-    for phase in range(len(phases) - 1):
-        for j in range(n):
-            if first[j] == phases[phase]:
-                for k in range(rows):
-                    state[k, j] = 0.0
-        for t in range(phases[phase], phases[phase + 1]):
-            call(kernel, t, 0, n, columns, matrices.ctypes.data, params.ctypes.data)
-            if t >= bars - keep:
-                for k in range(len(results)):
-                    if t < whole or t >= end:
-                        for j in range(n):
-                            value = out[k, j]
-                            out[k, j] = value if (t >= first[j]) & (t < stop[j]) else math.nan
-                    put(outs + 8 * k * columns, results[k] + 8 * (t % keep * pitch), n)
-    settle()
+def work(next_block, block, skew, n, bars, steps, matrices, places, scratch, pitch):
+    while True:
+        edge = take(next_block) * block - skew
+        left, right = max(int64(0), edge), min(n, edge + block)
+        if left >= n:
+            return 0
+        for k in range(len(steps)):
+            kernel, n_inputs, n_outputs, rows, keep, first, stop, params = steps[k]
+            for m in range(n_inputs):
+                places[3 * m], places[3 * m + 1], places[3 * m + 2] = matrices[k, m], bars, n
+            m = 3 * n_inputs
+            places[m], places[m + 1], places[m + 2] = scratch - 8 * edge, rows, pitch
+            for o in range(n_outputs):
+                m = 3 * (n_inputs + 1 + o)
+                places[m], places[m + 1], places[m + 2] = matrices[k, n_inputs + o], keep, n
+            if sweep(kernel, left, right, bars, first, stop, places.ctypes.data, n_inputs, n_outputs, params):
+                return k + 1
 
 
-@njit(int64(given, int64, int64, float64[:, ::1], int64[::1], int64[::1]), nogil=True, cache=True)
-def load(matrix, left, right, tile, first, stop):
-    bars, n = len(matrix), right - left
-    doubt = np.zeros(n)
-    late = 0
-    for j in range(n):
+@njit(
+    int64(int64, int64, int64, counts, counts, counts, int64, int64, int64),
+    nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
+)
+def batch(kernel, block, bars, first, stop, places, n_inputs, n_outputs, params):
+    for left in range(0, len(first), block):
+        right = min(len(first), left + block)
+        if sweep(
+            kernel, left, right, bars, first.ctypes.data, stop.ctypes.data, places.ctypes.data, n_inputs, n_outputs,
+            params,
+        ):
+            return 1
+    return 0
+
+
+@njit(
+    types.void(int64, int64, int64, int64, int64, types.Array(int64, 1, "C"), types.Array(int64, 1, "C")),
+    nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
+)
+def look(matrix, left, right, bars, pitch, first, stop):
+    values = numbers(matrix)
+    late = int64(0)
+    clean = True
+    for j in range(left, right):
         late = max(late, first[j])
         stop[j] = bars
     for t in range(bars):
-        source, to = matrix[t, left:right], tile[t]
+        row = at(values, t * pitch)
+        # A number less itself is 0, and of what is not finite not even that.
         if t >= late:
-            # A number less itself is 0, and of what is not finite not even that.
-            for j in range(n):
-                value = source[j]
-                to[j] = value
-                doubt[j] += value - value
+            doubt = int64(0)
+            for j in range(left, right):
+                value = row[j]
+                doubt |= value - value != 0.0
         else:
-            for j in range(n):
-                value = source[j]
-                to[j] = value
-                doubt[j] += value - value if t >= first[j] else 0.0
-    clean = True
-    for j in range(n):
-        clean &= doubt[j] == 0.0
+            doubt = int64(0)
+            for j in range(left, right):
+                value = row[j]
+                doubt |= (value - value != 0.0) & (t >= first[j])
+        clean &= doubt == 0
     if clean:
-        return 0
-    for j in range(n):
+        return
+    for j in range(left, right):
         stop[j] = -1 - first[j]
     for t in range(bars):
-        row = tile[t]
-        for j in range(n):
+        row = at(values, t * pitch)
+        for j in range(left, right):
             value = row[j]
             begin, end = first[j], stop[j]
             finite = value - value == 0.0
@@ -148,10 +185,9 @@ def load(matrix, left, right, tile, first, stop):
             broken = t if (end == bars) & (not finite) else end
             first[j] = t if begins else begin
             stop[j] = bars if begins else broken
-    for j in range(n):
+    for j in range(left, right):
         if stop[j] < 0:
             first[j], stop[j] = bars, bars
-    return 1
 '''
 
 
@@ -160,48 +196,34 @@ class Compiled:
 
     def __init__(self, indicator: Indicator) -> None:
         self.function = module(home_of(indicator)).kernel
-        self._address = self.function.address
+        self.address: int = self.function.address
+        self._name = indicator.kernel.advance.__name__ if indicator.kernel else ""
         self._kinds = [np.int64 if param.kind is int else np.float64 for param in indicator.params]
-        self._drive = _loops().drive
 
-    def drive(
+    def batch(
         self,
-        columns: tuple[int, Counts, Counts, Counts, int],
-        bars: int,
-        pitch: int,
-        inputs: Sequence[int],
-        state: tuple[int, int],
-        outs: int,
-        results: tuple[int, int, Sequence[int]],
-        params: npt.NDArray[np.int64],
+        first: Counts,
+        stop: Counts,
+        inputs: Sequence[Floats],
+        state: Floats,
+        outputs: Sequence[Floats],
+        params: Sequence[float],
     ) -> None:
-        """All bars of the first columns of a block.
-
-        `columns`: how many, and what `span` says of them. The rest are addresses of C-contiguous float64: `inputs`
-        (bars, pitch); `state`, with its rows, (rows, pitch); `outs` (outputs, pitch), whose rows the kernel fills bar
-        by bar; `results`: the last bars kept, the columns there, and of each result column 0 of a matrix that is a ring
-        of these bars. Results are NaN outside [first, stop) of each column. `params`: from `values`.
-        """
-        address, rows = state
-        keep, wide, to = results
-        matrices = [value for one in inputs for value in (one, bars)]
-        matrices += (address, rows)
-        for k in range(len(to)):
-            matrices += (outs + 8 * k * pitch, 1)
-        self._drive(
-            *(self._address, *columns, bars, pitch, rows, address, outs, keep, np.array(to), wide),
-            *(np.array(matrices), params),
-        )
+        """All bars of all columns, as `Machine.batch`; raises KernelError as `failed` does."""
+        places, values = _places([*inputs, state, *outputs]), self.values(params)
+        given = places, len(inputs), len(outputs), values.ctypes.data
+        if loops().batch(self.address, BLOCK, len(inputs[0]), first, stop, *given):
+            raise self.failed()
 
     def bound(self, matrices: Sequence[Floats], params: Sequence[float], held: list[Any]) -> tuple[int, int, int]:
         """Three addresses: of the kernel, of inputs, state and outputs for it, of parameters; good while `held` is."""
-        for matrix in matrices:
-            assert matrix.flags.c_contiguous
-            assert matrix.dtype == np.float64
-        places = np.array([value for matrix in matrices for value in (matrix.ctypes.data, len(matrix))])
-        values = self.values(params)
+        places, values = _places(matrices), self.values(params)
         held += [*matrices, places, values]
-        return self._address, places.ctypes.data, values.ctypes.data
+        return self.address, places.ctypes.data, values.ctypes.data
+
+    def failed(self) -> KernelError:
+        """For a kernel that asked for a row that a matrix does not have, and was stopped before it read one."""
+        return grammar.no_such_row(self._name)
 
     def values(self, values: Sequence[float]) -> npt.NDArray[np.int64]:
         """The bits of parameters, integers and float64."""
@@ -214,27 +236,29 @@ def compiled(indicator: Indicator) -> Compiled:
     return Compiled(indicator)
 
 
-def loader() -> Any:
-    """load(matrix, left, right, tile, first, stop): columns [left, right) of a matrix -> the tile's first columns.
-
-    `first`: (columns,) each column's first bar; on return the first one at which it is finite, and `stop` the first
-    later one at which it is not. Returns 0 where that is what `first` said and there is none, else 1.
-    """
-    return _loops().load
-
-
 @functools.cache
-def _loops() -> Any:
+def loops() -> Any:
+    """The loops that drive kernels:
+
+    work(next_block, block, skew, n, bars, steps, matrices, places, scratch, pitch): takes the blocks of columns that no
+    other thread takes, one by one, through all steps. `next_block`: the address of the number of the next one; block i
+    is the columns from i * `block` - `skew` on. A step: the kernel's address, number of inputs, of outputs, rows of
+    state, rows of a result, addresses of `first`, of `stop`, of parameters; in `matrices` the addresses of its inputs
+    and results, (bars, n) and rings (rows, n). `places`: room for 3 a matrix; `scratch`: the address of room for states
+    of `pitch` columns. Returns 0, or 1 more than the step that took a row that there is not.
+
+    look(matrix, left, right, bars, pitch, first, stop): `first`, each column's first bar, becomes the first one at
+    which it is finite, and `stop` the first later one at which it is not.
+    """
     return module(home("loops", _LOOPS, lambda: _LOOPS))
 
 
-def span(first: Counts, stop: Counts, bars: int) -> tuple[Counts, Counts, Counts, int]:
-    """`first`, `stop`, `phases` and `end` for `drive`."""
-    begun = np.unique(first)
-    begun = begun[begun < bars]
-    phases = np.append(begun, bars) if len(begun) else np.array([bars, bars])
-    # A column without bars is outside at every bar.
-    return first, stop, phases, 0 if (first >= bars).any() else int(stop.min())
+def _places(matrices: Sequence[Floats]) -> npt.NDArray[np.int64]:
+    """What a kernel is told of its matrices."""
+    for matrix in matrices:
+        assert matrix.flags.c_contiguous
+        assert matrix.dtype == np.float64
+    return np.array([value for matrix in matrices for value in (matrix.ctypes.data, *matrix.shape)], dtype=np.int64)
 
 
 def home_of(indicator: Indicator) -> Path:
@@ -269,7 +293,8 @@ def _source(indicator: Indicator) -> str:
     names = list(inspect.signature(advance).parameters)[3:]
     n = len(indicator.inputs) + 1 + len(indicator.outputs)
     lines = [
-        f"{name} = _numbers(_matrices[{2 * k}]); _rows_{name} = _matrices[{2 * k + 1}]"
+        f"{name} = _numbers(_matrices[{3 * k}])\n_rows_{name} = _matrices[{3 * k + 1}]\n"
+        f"_pitch_{name} = _matrices[{3 * k + 2}]"
         for k, name in enumerate(names[:n])
     ]
     lines += [
@@ -279,7 +304,7 @@ def _source(indicator: Indicator) -> str:
     constants = {name: part for name, part in grammar.parts(advance).items() if not isinstance(part, FunctionType)}
     return _MODULE.format(
         constants="".join(f"{name} = {part!r}\n" for name, part in constants.items()),
-        body=textwrap.indent("\n".join(["_matrices = _integers(_places)", *lines, flat(advance)]), "    "),
+        body=textwrap.indent("\n".join(["_matrices = _integers(_places)", "_bad = 0", *lines, flat(advance)]), "    "),
     )
 
 

@@ -12,12 +12,15 @@ from typing import Any
 from data.errors import KernelError
 from scanner.indicators.grammar import check, is_columns, parsed, parts
 
+_BAD = "_bad"
+
 
 def flat(kernel: Callable[..., Any]) -> str:
     """The body of a kernel, unindented.
 
-    It takes names as the kernel does, and in place of each of its matrices two: NAME, a pointer, and _rows_NAME;
-    `_pitch`, how many columns every matrix has; `at` and `select` of `scanner.engines.words` as _at and _select.
+    It takes names as the kernel does, and in place of each of its matrices three: NAME, a pointer, _rows_NAME and
+    _pitch_NAME, how many numbers lie between rows; `_bad`, which is 0; `at`, `beyond`, `select` and `wrap` of
+    `scanner.engines.words` as _at and so on. It returns 1 instead of reading a row that a matrix does not have.
     Raises KernelError for what is outside the language, and where a function returns before its last line.
     """
     check(kernel)
@@ -60,7 +63,8 @@ class _Flat(ast.NodeTransformer):
                 before, self.before = self.before, []
                 body = self.block(node.body)
                 self.before, self.columns = before, columns
-                return [ast.For(target, over, body, [])]
+                guard = [ast.If(ast.Name(_BAD, ast.Load()), [ast.Return(ast.Constant(1))], [])]
+                return [*(guard if is_columns(node) else []), ast.For(target, over, body, [])]
             case ast.If():
                 test = self.visit(node.test)
                 before, self.before = self.before, []
@@ -88,17 +92,26 @@ class _Flat(ast.NodeTransformer):
             case ast.Name(), ast.Subscript(value=ast.Name(id=matrix), slice=ast.Slice(lower=lower, upper=upper)):
                 assert lower
                 assert upper
-                start = self.visit(lower)
-                to, rows = self.visit(target), ast.BinOp(self.visit(upper), ast.Sub(), start)
+                start, end = self.visit(lower), self.visit(upper)
+                of, to = self.name(matrix), self.visit(target)
+                self.within(of, start)
+                self.within(of, ast.BinOp(end, ast.Sub(), ast.Constant(1)))
+                self.within(of, ast.BinOp(end, ast.Sub(), ast.BinOp(start, ast.Add(), ast.Constant(1))))
                 return [
-                    ast.Assign([to], _at(self.name(matrix), start, None)),
-                    ast.Assign([ast.Name(_rows(to.id), ast.Store())], rows),
+                    ast.Assign([to], _at(of, start, None)),
+                    ast.Assign([ast.Name(_rows(to.id), ast.Store())], ast.BinOp(end, ast.Sub(), start)),
+                    ast.Assign([ast.Name(_pitch(to.id), ast.Store())], ast.Name(_pitch(of), ast.Load())),
                 ]
         got = self.visit(value)
         return [ast.Assign([self.visit(target)], got)]
 
     def name(self, name: str) -> str:
         return self.names.get(name, f"{self.prefix}{name}")
+
+    def within(self, matrix: str, place: ast.expr) -> None:
+        """See to it, before anything is read, that a matrix has a row."""
+        known, rows = ast.Name(_BAD, ast.Load()), ast.Name(_rows(matrix), ast.Load())
+        self.before.append(ast.Assign([ast.Name(_BAD, ast.Store())], _called("_beyond", known, place, rows)))
 
     def visit_Name(self, node: ast.Name) -> Any:
         known = isinstance(node.ctx, ast.Store) or node.id in self.names
@@ -113,14 +126,16 @@ class _Flat(ast.NodeTransformer):
     def visit_Subscript(self, node: ast.Subscript) -> Any:
         match node:
             case ast.Subscript(value=ast.Name(id=matrix), slice=ast.Tuple(elts=[place, ast.Slice()])):
-                return _at(self.name(matrix), self.visit(place), self.name("j0"))
+                of, at = self.name(matrix), self.visit(place)
+                self.within(of, at)
+                return _at(of, at, self.name("j0"))
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> Any:
         name = ast.unparse(node.func)
         if name == "row":
             matrix, t, j0, _ = (self.visit(arg) for arg in node.args)
-            place = ast.BinOp(t, ast.Mod(), ast.Name(_rows(matrix.id), ast.Load()))
+            place = _called("_wrap", t, ast.Name(_rows(matrix.id), ast.Load()))
             return _at(matrix.id, place, j0.id)
         if name not in self.functions:
             return self.generic_visit(node)
@@ -154,8 +169,12 @@ def _rows(matrix: str) -> str:
     return f"_rows_{matrix}"
 
 
+def _pitch(matrix: str) -> str:
+    return f"_pitch_{matrix}"
+
+
 def _at(matrix: str, place: ast.expr, j0: str | None) -> ast.expr:
-    offset: ast.expr = ast.BinOp(place, ast.Mult(), ast.Name("_pitch", ast.Load()))
+    offset: ast.expr = ast.BinOp(place, ast.Mult(), ast.Name(_pitch(matrix), ast.Load()))
     if j0 is not None:
         offset = ast.BinOp(offset, ast.Add(), ast.Name(j0, ast.Load()))
     return _called("_at", ast.Name(matrix, ast.Load()), offset)

@@ -17,8 +17,6 @@ Matrix = Any
 """A machine's own C-contiguous float64 (rows, columns): numpy's on a CPU, CuPy's on a GPU."""
 Chain = Callable[[Counts, Mask], None]
 """(t, has), numpy (columns,): takes the columns of `has` through a bar, each standing at its own t."""
-_BLOCK = 256
-"""Columns that are taken through all bars together: what they need stays in the cache of a core."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,21 +105,11 @@ class CpuMachine:
         state: Floats,
         outputs: Sequence[Floats],
     ) -> None:
-        n, bars = len(first), len(inputs[0])
-        if n == 0 or bars == 0:
+        bars = len(inputs[0])
+        if len(first) == 0 or bars == 0:
             return
-        out = np.empty((len(outputs), n))
         kernel = self._compiling.compiled(indicator)
-        values = kernel.values(_values(indicator, params))
-        for left in range(0, n, _BLOCK):
-            right = min(n, left + _BLOCK)
-            kernel.drive(
-                (right - left, *self._compiling.span(first[left:right], stop[left:right], bars)),
-                *(bars, n, [matrix.ctypes.data + 8 * left for matrix in inputs]),
-                *((state.ctypes.data + 8 * left, len(state)), out.ctypes.data + 8 * left),
-                (len(outputs[0]), n, [output.ctypes.data + 8 * left for output in outputs]),
-                values,
-            )
+        kernel.batch(first, stop, inputs, state, outputs, _values(indicator, params))
         state[:, first >= bars] = 0.0
 
     def chain(self, works: Sequence[Advance | Keep]) -> Chain:

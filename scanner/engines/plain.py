@@ -17,7 +17,7 @@ import numpy as np
 
 from data.panel import Floats
 from scanner.engines.base import Series, joint_span
-from scanner.indicators.grammar import check, is_columns, parsed, parts, works_on_rows
+from scanner.indicators.grammar import check, is_columns, no_such_row, parsed, parts, works_on_rows
 from scanner.indicators.spec import Indicator
 
 
@@ -54,6 +54,7 @@ def plain(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """The kernel as numpy over columns [j0, j1), with the kernel's own parameters; raises KernelError."""
     check(kernel)
     names: dict[str, Any] = {"math": math, "numpy": np}
+    names |= {"_held": functools.partial(_held, kernel.__name__), "_ring": functools.partial(_ring, kernel.__name__)}
     for name, part in parts(kernel).items():
         if isinstance(part, FunctionType):
             file = inspect.getsourcefile(part) or "kernel"
@@ -68,8 +69,32 @@ def plain(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return names[kernel.__name__]  # type: ignore[no-any-return]
 
 
+def _held(kernel: str, place: int, matrix: Floats) -> int:
+    """A row's place; raises KernelError where a matrix has no such row, which numpy counts from the end."""
+    if not 0 <= place < len(matrix):
+        raise no_such_row(kernel)
+    return place
+
+
+def _ring(kernel: str, start: int, end: int, matrix: Floats) -> slice:
+    """The rows [start, end), at least one."""
+    if not 0 <= start < end <= len(matrix):
+        raise no_such_row(kernel)
+    return slice(start, end)
+
+
 class _Rows(ast.NodeTransformer):
-    """Of a function on rows only the loops over columns change."""
+    """Of a function on rows only the loops over columns change, and rows are looked for before they are taken."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        match node.slice:
+            case ast.Tuple(elts=[place, ast.Slice() as columns]):
+                held = ast.Call(ast.Name("_held", ast.Load()), [place, node.value], [])
+                return ast.Subscript(node.value, ast.Tuple([held, columns], ast.Load()), node.ctx)
+            case ast.Slice(lower=ast.expr() as lower, upper=ast.expr() as upper):
+                ring = ast.Call(ast.Name("_ring", ast.Load()), [lower, upper, node.value], [])
+                return ast.Subscript(node.value, ring, node.ctx)
+        return node
 
     def visit_For(self, node: ast.For) -> Any:
         if not is_columns(node):

@@ -2,25 +2,24 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from data.panel import Floats
-from scanner.engines.base import Call, Counts, Engine, Series, check_inputs, load, spans
-from scanner.engines.buffers import Buffers
-from scanner.engines.compiling import compiled, loader, span
+from scanner.engines.base import Call, Counts, Engine, Series, check_inputs, joint_span, load
+from scanner.engines.buffers import LINE, Buffers, aligned
+from scanner.engines.compiling import BLOCK, compiled, loops
 from scanner.engines.verdict import refusal
 from scanner.indicators.spec import Indicator
 
 LARGE = 1 << 17
 """Bars times symbols from which on more than one thread pays."""
-BLOCK = 256
-"""Columns that are taken through all bars and kernels together: what they need stays in the caches of a core."""
 _PITCH = BLOCK + 8
-"""Columns of the matrices of a block: rows a power of two apart would contend for the same places of a cache."""
+"""Columns of the states of a block: rows a power of two apart would contend for the same places of a cache."""
 
 
 class VectorEngine:
@@ -76,78 +75,91 @@ class VectorEngine:
 
     def _by_kernels(self, calls: Sequence[Call]) -> list[tuple[Floats, ...]]:
         self._buffers.begin()
-        plan = _Plan(calls, self._buffers)
-        if plan.n_symbols and plan.bars:
-            size = plan.bars * plan.n_symbols * len(calls)
-            threads = 1 if size < LARGE or _in_dask_task() else min(self.threads, -(-plan.n_symbols // BLOCK))
-            blocks = iter(range(0, plan.n_symbols, BLOCK))
-            others = [self._pool.submit(plan.run, blocks, self._buffers) for _ in range(threads - 1)]
-            try:
-                plan.run(blocks, self._buffers)
-            finally:
-                for other in others:
-                    other.result()
-        return plan.results()
-
-
-class _Plan:
-    """Calls made ready: what every block of columns goes through."""
-
-    def __init__(self, calls: Sequence[Call], buffers: Buffers) -> None:
         for call in calls:
             check_inputs(call.indicator, call.inputs)
         series = {id(one): one for call in calls for one in call.inputs}
-        places = {key: k for k, key in enumerate(series)}
-        self._matrices = [one.by_bar for one in series.values()]
-        self.bars, self.n_symbols = self._matrices[0].shape if series else (0, 0)
-        self._lengths = next(iter(series.values())).lengths if series else np.empty(0, dtype=np.int64)
+        shape = next(iter(series.values())).by_bar.shape if series else (0, 0)
+        n_blocks = -(-shape[1] // BLOCK)
+        size = shape[0] * shape[1] * len(calls)
+        threads = 1 if size < LARGE or _in_dask_task() else min(self.threads, n_blocks)
+        for one in series.values():
+            if one.known is None:
+                one.known = self._looked(one, threads)
+        plan = _Plan(calls, shape, self._buffers)
+        if plan.n_steps:
+            self._together(plan.run, threads)
+        return plan.results()
+
+    def _looked(self, series: Series, threads: int) -> tuple[Counts, Counts]:
+        """`Series.span`, by as many threads."""
+        matrix, (bars, n) = series.by_bar, series.by_bar.shape
+        first, stop = bars - series.lengths, np.empty(n, dtype=np.int64)
+        edges = [n * k // threads for k in range(threads + 1)]
+        parts = iter(pairwise(edges))
+        self._together(lambda: loops().look(matrix.ctypes.data, *next(parts), bars, n, first, stop), threads)
+        return first, stop
+
+    def _together(self, work: Callable[[], None], threads: int) -> None:
+        others = [self._pool.submit(work) for _ in range(threads - 1)]
+        try:
+            work()
+        finally:
+            for other in others:
+                other.result()
+
+
+class _Plan:
+    """Calls made ready: what every block of columns goes through. `shape`: bars and symbols."""
+
+    def __init__(self, calls: Sequence[Call], shape: tuple[int, int], buffers: Buffers) -> None:
+        self.bars, self.n_symbols = shape
+        self._calls: list[Call] = []
         self._outputs = []
-        self._steps = []
-        self._rows, self._width = 0, 0
+        self._held: list[object] = []
+        steps, matrices = [], []
+        spans: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._rows, skew = 0, None
         for call in calls:
             kernel = call.indicator.kernel
             assert kernel is not None
+            inputs = [one.by_bar for one in call.inputs]
+            if skew is None:
+                skew = inputs[0].ctypes.data % LINE
             keep = self.bars if call.keep is None else min(call.keep, self.bars)
-            outputs = [buffers.empty(keep, self.n_symbols) for _ in call.indicator.outputs]
+            outputs = [buffers.empty(keep, self.n_symbols, skew) for _ in call.indicator.outputs]
             self._outputs.append(outputs)
-            if keep:
-                rows = kernel.rows(call.params)
-                self._rows, self._width = max(self._rows, rows), max(self._width, len(outputs))
-                program = compiled(call.indicator)
-                values = program.values([call.params[param.name] for param in call.indicator.params])
-                inputs = tuple(places[id(one)] for one in call.inputs)
-                addresses = [output.ctypes.data for output in outputs]
-                self._steps.append((program, inputs, kernel.total, rows, keep, addresses, values))
+            if not keep or not self.n_symbols:
+                continue
+            program = compiled(call.indicator)
+            values = program.values([call.params[param.name] for param in call.indicator.params])
+            key = () if kernel.total else tuple(map(id, call.inputs))
+            if key not in spans:
+                first, stop = (np.ascontiguousarray(part) for part in joint_span(call.indicator, call.inputs))
+                self._held += (first, stop)
+                spans[key] = first.ctypes.data, stop.ctypes.data
+            rows = kernel.rows(call.params)
+            self._rows = max(self._rows, rows)
+            self._held += (*inputs, values)
+            self._calls.append(call)
+            counts = (len(inputs), len(outputs), rows, keep)
+            steps.append((program.address, *counts, *spans[key], values.ctypes.data))
+            matrices.append([matrix.ctypes.data for matrix in (*inputs, *outputs)])
+        self.n_steps = len(steps)
+        self._width = max(map(len, matrices), default=0)
+        self._steps = np.array(steps, dtype=np.int64)
+        self._matrices = np.array([[*row, *[0] * (self._width - len(row))] for row in matrices], dtype=np.int64)
+        self._skew = (skew or 0) // 8
+        self._next = np.zeros(1, dtype=np.int64)
 
-    def run(self, blocks: Iterable[int], buffers: Buffers) -> None:
-        """Take the blocks that no other thread takes, one by one, through all calls."""
-        read = loader()
-        whole = buffers.empty(len(self._matrices) * self.bars, _PITCH)
-        tiles = [whole[k * self.bars : (k + 1) * self.bars] for k in range(len(self._matrices))]
-        state, out = np.empty((self._rows, _PITCH)), np.empty((self._width, _PITCH))
-        places = [tile.ctypes.data for tile in tiles]
-        states, outs = state.ctypes.data, out.ctypes.data
-        first, stop = np.empty((2, len(tiles), BLOCK), dtype=np.int64)
-        for left in blocks:
-            n = min(BLOCK, self.n_symbols - left)
-            lengths = self._lengths[left : left + n]
-            listed = self.bars - lengths
-            odd = []
-            for k, (matrix, tile) in enumerate(zip(self._matrices, tiles, strict=True)):
-                first[k, :n] = listed
-                odd.append(read(matrix, left, left + n, tile, first[k], stop[k]))
-            everywhere = span(listed, np.full(n, self.bars), self.bars)
-            known: dict[tuple[int, ...], tuple[Counts, Counts, Counts, int]] = {}
-            for kernel, inputs, total, rows, keep, results, values in self._steps:
-                between = everywhere
-                if not total and any(odd[k] for k in inputs):
-                    if inputs not in known:
-                        known[inputs] = span(*_joint(inputs, first, stop, tiles, lengths), self.bars)
-                    between = known[inputs]
-                kernel.drive(
-                    *((n, *between), self.bars, _PITCH, [places[k] for k in inputs], (states, rows), outs),
-                    *((keep, self.n_symbols, [result + 8 * left for result in results]), values),
-                )
+    def run(self) -> None:
+        """Take the blocks that no other thread takes, one by one, through all calls; raises KernelError."""
+        scratch = aligned(self._rows * _PITCH)
+        failed = loops().work(
+            *(self._next.ctypes.data, BLOCK, self._skew, self.n_symbols, self.bars, self._steps, self._matrices),
+            *(np.empty(3 * (self._width + 1), dtype=np.int64), scratch.ctypes.data, _PITCH),
+        )
+        if failed:
+            raise compiled(self._calls[failed - 1].indicator).failed()
 
     def results(self) -> list[tuple[Floats, ...]]:
         """Call by call, the oldest row first: while they are computed they are rings."""
@@ -157,17 +169,6 @@ class _Plan:
 def _unrolled(ring: Floats, bars: int) -> Floats:
     oldest = bars % len(ring) if len(ring) else 0
     return np.roll(ring, -oldest, axis=0) if oldest else ring
-
-
-def _joint(
-    inputs: tuple[int, ...], first: Counts, stop: Counts, tiles: Sequence[Floats], lengths: Counts
-) -> tuple[Counts, Counts]:
-    """(columns,) first and stop of some series of a block together."""
-    n, bars = len(lengths), len(tiles[0])
-    chosen = list(inputs)
-    if (stop[chosen, :n] == bars).all():
-        return first[chosen, :n].max(axis=0), stop[chosen[0], :n]
-    return spans([tiles[k][:, :n] for k in inputs], lengths)
 
 
 def _cores() -> int:

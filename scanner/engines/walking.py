@@ -77,7 +77,7 @@ def let(gate, t, has, mask, runs):
 
 
 @njit(
-    types.void(int64[:, ::1], int64[:, ::1], int64[::1], masks, boolean[::1], int64[:, :, ::1]),
+    int64(int64[:, ::1], int64[:, ::1], int64[::1], masks, boolean[::1], int64[:, :, ::1]),
     nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
 )
 def walk(works, gates, t, has, mask, runs_of):
@@ -94,11 +94,13 @@ def walk(works, gates, t, has, mask, runs_of):
                     n, runs = passed, some
         for run in range(n):
             if kernel != 0:
-                call(kernel, runs[run, 0], runs[run, 1], runs[run, 2], len(t), one, other)
+                if call(kernel, runs[run, 0], runs[run, 1], runs[run, 2], one, other):
+                    return k + 1
             else:
                 row, ring = numbers(one), numbers(other + 8 * (runs[run, 0] % works[k, 4] * len(t)))
                 for j in range(runs[run, 1], runs[run, 2]):
                     ring[j] = row[j]
+    return 0
 '''
 
 
@@ -107,6 +109,7 @@ class Walk:
 
     def __init__(self) -> None:
         self._works: list[tuple[int, ...]] = []
+        self._kernels: dict[int, compiling.Compiled] = {}
         self._gates: dict[int, tuple[int, Gate]] = {}
         self._held: list[Any] = []
 
@@ -115,6 +118,7 @@ class Walk:
     ) -> None:
         """Call a kernel on inputs, state and outputs, for the columns that a gate lets through."""
         place = -1 if gate is None else self._gates.setdefault(id(gate), (len(self._gates), gate))[0]
+        self._kernels[len(self._works)] = kernel
         self._works.append((*kernel.bound(matrices, params, self._held), place, 0))
 
     def keep(self, row: Floats, ring: Floats) -> None:
@@ -123,7 +127,10 @@ class Walk:
         self._held += [row, ring]
 
     def bind(self) -> Callable[[Counts, Mask], None]:
-        """walk(t, has): take the columns of `has`, each standing at its t, through all."""
+        """walk(t, has): take the columns of `has`, each standing at its t, through all.
+
+        It raises KernelError where a kernel takes a row of state that it does not have.
+        """
         walk = _module().walk
         works = np.array(self._works, dtype=np.int64).reshape(-1, 5)
         gates = np.array([self._row(gate) for _, gate in self._gates.values()], dtype=np.int64).reshape(-1, 6)
@@ -134,7 +141,8 @@ class Walk:
             nonlocal mask, runs
             if len(mask) < len(t):
                 mask, runs = np.empty(len(t), dtype=bool), np.empty((2, len(t), 3), dtype=np.int64)
-            walk(works, gates, t, has, mask, runs)
+            if failed := walk(works, gates, t, has, mask, runs):
+                raise self._kernels[failed - 1].failed()
 
         return run
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import float64, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 pointer = types.CPointer(float64)
@@ -62,43 +63,68 @@ def select(typing: Any, test: Any, one: Any, other: Any) -> Any:
 
 
 @_word
-def call(typing: Any, kernel: Any, t: Any, left: Any, right: Any, pitch: Any, matrices: Any, params: Any) -> Any:
-    """Call a kernel at an address."""
+def wrap(typing: Any, place: Any, rows: Any) -> Any:
+    """`place % rows` as Python has it, and soon told where it is `place`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_LONG] * 6)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
+        place, rows = arguments
+        before = builder.block
+        inside = builder.icmp_unsigned("<", place, rows)
+        with builder.if_then(builder.not_(inside), likely=False):
+            # Of no rows, which no kernel reads: it has been found out before.
+            some = builder.select(builder.icmp_signed("==", rows, _LONG(0)), _LONG(1), rows)
+            rest = builder.srem(place, some)
+            rest = builder.select(builder.icmp_signed("<", rest, _LONG(0)), builder.add(rest, rows), rest)
+            outside = builder.block
+        found = builder.phi(_LONG)
+        found.add_incoming(place, before)
+        found.add_incoming(rest, outside)
+        return found
 
-    return types.void(*[types.int64] * 7), generate
+    return types.int64(types.int64, types.int64), generate
 
 
 @_word
-def settle(typing: Any) -> Any:
-    """What was streamed before is there for every thread after."""
+def beyond(typing: Any, known: Any, place: Any, rows: Any) -> Any:
+    """`known`, or 1 where there is no such row."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.fence("seq_cst")
+        known, place, rows = arguments
+        return builder.or_(known, builder.zext(builder.icmp_unsigned(">=", place, rows), _LONG))
+
+    return types.int64(*[types.int64] * 3), generate
+
+
+@_word
+def call(typing: Any, kernel: Any, t: Any, left: Any, right: Any, matrices: Any, params: Any) -> Any:
+    """Call a kernel at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_LONG, [_LONG] * 5)
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.int64(*[types.int64] * 6), generate
+
+
+@_word
+def fetch(typing: Any, address: Any) -> Any:
+    """The line of an address is going to be read: have it in the caches."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.inttoptr(arguments[0], byte), flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(types.int64), generate
 
 
-def _copier(lanes: int, align: int, *, streamed: bool) -> Any:
-    @_word
-    def copy(typing: Any, to: Any, source: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kind = ir.VectorType(ir.DoubleType(), lanes).as_pointer()
-            values = builder.load(builder.inttoptr(arguments[1], kind), align=8)
-            store = builder.store(values, builder.inttoptr(arguments[0], kind), align=align)
-            if streamed:
-                store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-            return context.get_dummy_value()
+@_word
+def take(typing: Any, address: Any) -> Any:
+    """The number at an address, which is one more for the next who takes it, of all threads."""
 
-        return types.void(types.intp, types.intp), generate
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _LONG.as_pointer()), _LONG(1), "seq_cst")
 
-    return copy
-
-
-one, line = _copier(1, 8, streamed=False), _copier(8, 64, streamed=True)
-"""(to, source): copy a number, or 64 bytes past the caches, between addresses."""
+    return types.int64(types.int64), generate

@@ -105,6 +105,14 @@ def check(kernel: Callable[..., Any]) -> None:
         _Check(function, functions).run()
 
 
+def no_such_row(kernel: str) -> KernelError:
+    """For a kernel that takes a row that a matrix does not have, which only its parameters can tell."""
+    return KernelError(
+        f"the kernel {kernel} takes a row of state that it does not have: they go from 0 to below what"
+        " `Kernel.rows` gives for these parameters. Correct the row, or declare more of them"
+    )
+
+
 def is_columns(node: ast.AST) -> TypeGuard[ast.For]:
     """Whether a statement is the loop over columns."""
     return isinstance(node, ast.For) and ast.unparse(node.iter) == "range(j1 - j0)"
