@@ -37,6 +37,8 @@ class Basis:
     """CNY, raw: `reference_closes`."""
     gaps: Mask
     """`ex_gaps`."""
+    gapped: npt.NDArray[np.intp] | None = None
+    """The places of the symbols that may have any; None: of all."""
 
 
 def basis(packed: Packed, origin: int | None = None) -> Basis:
@@ -46,12 +48,15 @@ def basis(packed: Packed, origin: int | None = None) -> Basis:
     return Basis(adjusted_prices(packed, starts), reference_closes(packed, starts, gaps), gaps)
 
 
-def unmoved(stored: Floats, opens: Floats, before: Floats) -> Mask:
-    """(symbols,): whether a session's first bar leaves older prices as they are and opens without a gap.
+def unmoved(stored: Floats, opens: Floats, before: Floats, boards: npt.NDArray[np.str_], bar_end: int) -> Mask:
+    """(symbols,): whether a session's first bar, at `bar_end`, leaves older prices as they are and opens without a gap.
 
     `stored`: its previous close, NaN where unknown; `opens`: its open; `before`: the last close, CNY, raw.
     """
-    moved = np.where(np.isnan(stored), np.abs(opens - before) > FAR * before, np.abs(stored - before) > SAME_PRICE)
+    unknown = np.isnan(stored)
+    moved = np.abs(stored - before) > SAME_PRICE
+    far = np.flatnonzero(unknown & (np.abs(opens - before) > FAR * before))
+    moved[far] = _beyond(boards[far], np.full(len(far), bar_end), opens[far], before[far])
     return ~moved
 
 
@@ -125,15 +130,19 @@ def ex_gaps(packed: Packed, starts: Mask, origin: int | None = None) -> Mask:
     if len(symbol) == 0:
         return gaps
     boards = np.array([board(name) for name in packed.symbols])
-    ratio = widest_ratio(boards[symbol], local_day(packed.bar_ends[place + 1, symbol]))
-    close = before[place, symbol]
-    # The limit itself is rounded to the tick: 0.01 covers every market's.
-    beyond = np.abs(opens[place, symbol] - close) > close * ratio + 0.01
+    beyond = _beyond(boards[symbol], packed.bar_ends[place + 1, symbol], opens[place, symbol], before[place, symbol])
     listed_later = first_bar_ends(packed)[symbol] > (origin if origin is not None else packed.bar_ends[exists].min())
     ordinal = np.cumsum(starts, axis=0)[place + 1, symbol]
     beyond &= ~(listed_later & (ordinal <= LISTING_SESSIONS))
     gaps[place[beyond] + 1, symbol[beyond]] = True
     return gaps
+
+
+def _beyond(boards: npt.NDArray[np.str_], bar_ends: Times, opens: Floats, before: Floats) -> Mask:
+    """Whether sessions open further from the close before than any limit of their board allows."""
+    # The limit itself is rounded to the tick: 0.01 covers every market's.
+    beyond: Mask = np.abs(opens - before) > before * widest_ratio(boards, local_day(bar_ends)) + 0.01
+    return beyond
 
 
 def first_bar_ends(packed: Packed) -> npt.NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """What scans return becomes metrics here, and only here."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from data import metrics
@@ -23,8 +24,9 @@ def meter(result: ScanResult, published: Sequence[Signal]) -> None:
     metrics.scan_fallbacks.inc(len(result.fallbacks))
     metrics.gpu_retries.inc(sum(report.retries for report in result.reports))
     gpu_memory.take(result.reports)
+    for (strategy, action), n in Counter((signal.strategy, signal.action) for signal in published).items():
+        metrics.signals.labels(strategy, action).inc(n)
     for signal in published:
-        metrics.signals.labels(signal.strategy, signal.action).inc()
         if signal.received_ns:
             metrics.signal_latency.labels(signal.frame).observe((signal.published_ns - signal.received_ns) / 1e9)
 

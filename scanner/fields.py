@@ -58,7 +58,7 @@ class Source:
     ) -> None:
         self.packed = packed
         self.origin = origin
-        self.names = names or {}
+        self.names = {} if names is None else names
         self._known = known
         self._adjust = adjust
         self._memo = memo
@@ -86,8 +86,12 @@ class Source:
         """(symbols,): how many bars ago the newest ex-rights gap was, 0 at the newest bar; infinite where none was."""
         if self.length == 0:
             return np.full(len(self.packed.symbols), np.inf)
-        newest_first = self.basis.gaps[::-1]
-        return np.where(newest_first.any(axis=0), newest_first.argmax(axis=0), np.inf)
+        known = self.basis
+        columns = slice(None) if known.gapped is None else known.gapped
+        newest_first = known.gaps[::-1, columns]
+        age = np.full(len(self.packed.symbols), np.inf)
+        age[columns] = np.where(newest_first.any(axis=0), newest_first.argmax(axis=0), np.inf)
+        return age
 
     @property
     def boards(self) -> Array:
@@ -134,9 +138,12 @@ class Source:
 
     def st(self, keep: int) -> Array:
         """(keep, symbols) 1.0, 0.0, or NaN where no name was seen on that day."""
-        known = [self.names.get(symbol, ("", "1900-01-01")) for symbol in self.packed.symbols]
-        seen = np.array([day for _, day in known], dtype="datetime64[D]")
-        status = np.array([_is_st(name) for name, _ in known], dtype=np.float64)
+        memo: dict[str, Any] = {} if self._memo is None else self._memo
+        if memo.get("names") is not self.names:
+            known = [self.names.get(symbol, ("", "1900-01-01")) for symbol in self.packed.symbols]
+            seen = np.array([day for _, day in known], dtype="datetime64[D]")
+            memo["names"], memo["st"] = self.names, (seen, np.array([_is_st(name) for name, _ in known], np.float64))
+        seen, status = memo["st"]
         return np.where(self.days(keep) == seen, status, np.nan)
 
     def limits(self, keep: int) -> tuple[Array, Array]:
@@ -150,20 +157,29 @@ class Source:
         limits: tuple[Array, Array] = known[2]
         return limits
 
-    def _limits(self, keep: int) -> tuple[Array, Array]:
-        shape = (keep, len(self.packed.symbols))
+    def _limits(self, keep: int, columns: Any = slice(None)) -> tuple[Array, Array]:
+        references = self.references(keep)[:, columns]
         ratio = limit_ratio(
-            np.broadcast_to(self.boards, shape).ravel(),
-            self.days(keep).ravel(),
-            self.st(keep).ravel(),
-            self._sessions_listed(keep).ravel(),
-        ).reshape(shape)
-        return limit_prices(self.references(keep), ratio)
+            np.broadcast_to(self.boards[columns], references.shape).ravel(),
+            self.days(keep)[:, columns].ravel(),
+            self.st(keep)[:, columns].ravel(),
+            self._sessions_listed(keep)[:, columns].ravel(),
+        ).reshape(references.shape)
+        return limit_prices(references, ratio)
 
-    def at_limits(self, keep: int) -> tuple[Array, Array]:
-        """(keep, symbols): whether a bar closed at its limit up, and down, as 1.0, 0.0 or NaN where unknown."""
-        up, down = self.limits(keep)
-        close = self.raw("close", keep)
+    def at_limits(self, keep: int, columns: Any = None) -> tuple[Array, Array]:
+        """(keep, symbols): whether a bar closed at its limit up, and down, as 1.0, 0.0 or NaN where unknown.
+
+        `columns`: places, where only some of the symbols are asked about.
+        """
+        if columns is None:
+            columns = slice(None)
+            up, down = self.limits(keep)
+        elif self.packed.frame == "1d":
+            up, down = self._limits(keep, columns)
+        else:
+            up, down = (side[:, columns] for side in self.limits(keep))
+        close = self.raw("close", keep)[:, columns]
         return (
             np.where(np.isnan(up) | np.isnan(close), np.nan, close >= up - 1e-6),
             np.where(np.isnan(down) | np.isnan(close), np.nan, close <= down + 1e-6),

@@ -186,33 +186,38 @@ def to_signals(
     `last_fired`: (strategy, symbol, action, frame) -> the newest bar end before this one at which it fired.
     """
     version = {strategy.name: strategy.version for strategy in strategies}
-    signals = []
+    signals: list[Signal] = []
     silent = 0
     for hit in result.hits:
-        last = last_fired.get((hit.strategy, hit.symbol, hit.action, result.frame))
-        if last is not None and hit.silent_since <= last < result.bar_end:
-            silent += 1
+        if last_fired:
+            last = last_fired.get((hit.strategy, hit.symbol, hit.action, result.frame))
+            if last is not None and hit.silent_since <= last < result.bar_end:
+                silent += 1
+                continue
+        of_hit: dict[str, Any] = {
+            "strategy": hit.strategy,
+            "version": version[hit.strategy],
+            "symbol": hit.symbol,
+            "action": hit.action,
+            "confidence": hit.confidence,
+            "price": hit.price,
+            "values": hit.values,
+            "name": names.get(hit.symbol),
+            "at_limit_up": hit.at_limit_up,
+            "at_limit_down": hit.at_limit_down,
+        }
+        if signals:
+            signals.append(signals[0].like(**of_hit))
             continue
-        signals.append(
-            Signal(
-                strategy=hit.strategy,
-                version=version[hit.strategy],
-                symbol=hit.symbol,
-                frame=result.frame,
-                bar_end=result.bar_end,
-                action=hit.action,
-                confidence=hit.confidence,
-                price=hit.price,
-                engine=result.engine,
-                origin=origin,
-                values=hit.values,
-                name=names.get(hit.symbol),
-                at_limit_up=hit.at_limit_up,
-                at_limit_down=hit.at_limit_down,
-                quote_ns=quote_ns,
-                received_ns=received_ns,
-                bar_closed_ns=bar_closed_ns,
-                scanned_ns=scanned_ns,
-            )
-        )
+        of_scan: dict[str, Any] = {
+            "frame": result.frame,
+            "bar_end": result.bar_end,
+            "engine": result.engine,
+            "origin": origin,
+            "quote_ns": quote_ns,
+            "received_ns": received_ns,
+            "bar_closed_ns": bar_closed_ns,
+            "scanned_ns": scanned_ns,
+        }
+        signals.append(Signal(**of_hit, **of_scan))
     return signals, silent

@@ -17,6 +17,7 @@ from data.calendar import local_day
 from data.errors import EngineError
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
 from data.store import BarStore, ReadFile
+from data.symbols import board
 from scanner.engines.base import Engine, choose
 from scanner.engines.machine import machine_of
 from scanner.engines.parquet import reader
@@ -78,6 +79,8 @@ class Resident:
         self._stop = packed.length
         self._lengths = packed.lengths
         self._matrices = _matrices(packed, basis(packed, origin))
+        self._gapped: npt.NDArray[np.bool_] = np.any(self._matrices["gap"], axis=0)
+        self._boards = np.array([board(symbol) for symbol in self.symbols])
         self._dictionary: pa.Array | None = None
         self._places = np.empty(0, dtype=np.intp)
         self.memo: dict[str, Any] = {}
@@ -106,11 +109,14 @@ class Resident:
         stored = rows["prev_close"]
         last, before = matrices["bar_end"][stop - 1], matrices["close"][stop - 1]  # at first the empty rows beyond
         opens = local_day(np.array(upto)) != local_day(last)
-        derived = opens & (last != NO_BAR) & unmoved(stored, rows["open"], before)
-        moved = ~derived & (opens | np.isnan(stored))
+        derived = opens & (last != NO_BAR) & unmoved(stored, rows["open"], before, self._boards, upto)
+        unknown = np.isnan(stored)
+        carried = ~opens & unknown & np.isnan(matrices["prev_close"][stop - 1])
+        moved = ~derived & ~carried & (opens | unknown)
         # Within a session a bar stands on the basis of the one before.
         rows |= {f"adjusted {name}": rows[name] for name in PRICES}
-        rows["reference"] = np.where(derived & np.isnan(stored), before, stored)
+        rows["reference"] = np.where(derived & unknown, before, stored)
+        np.copyto(rows["reference"], matrices["reference"][stop - 1], where=carried)
         matrices["bar_end"][stop, has] = upto
         for name, row in rows.items():
             np.copyto(matrices[name][stop], row, where=has)
@@ -151,7 +157,7 @@ class Resident:
         """The basis of their prices; views, good until the next `advance`."""
         views = {name: matrix[self._first : self._stop] for name, matrix in self._matrices.items()}
         prices = {name: views[f"adjusted {name}"] for name in PRICES}
-        return Basis(prices, views["reference"], views["gap"])
+        return Basis(prices, views["reference"], views["gap"], np.flatnonzero(self._gapped))
 
     @property
     def _first(self) -> int:
@@ -167,6 +173,7 @@ class Resident:
         some = Packed(self.frame, symbols, whole.bar_ends[:, columns], whole.lengths[columns], fields)
         changed = np.zeros(len(columns), dtype=bool)
         matrices = _matrices(some, basis(some, self.origin))
+        self._gapped[columns] = matrices["gap"].any(axis=0)
         found = {name: matrices[name] for name in DERIVED}
         kept = {name: self._matrices[name][self._first : self._stop] for name in found}
         for name, values in found.items():
@@ -275,7 +282,10 @@ def _names_of(task: ShardTask) -> Names:
     session = local_day(np.array(task.bar_end)).item()
     known = _names.get(task.root)
     if known is None or known[0] != session:
-        known = _names[task.root] = session, BarStore(task.root).names(upto=task.bar_end)
+        names = BarStore(task.root).names(upto=task.bar_end)
+        if known is not None and known[1] == names:
+            names = known[1]  # what was made of them holds as long as they are the same
+        known = _names[task.root] = session, names
     return known[1]
 
 

@@ -6,10 +6,11 @@ Which symbols share a shard changes nothing.
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,11 @@ class Plan:
         return found
 
     @functools.cached_property
+    def shown(self) -> tuple[Mapping[str, Term], ...]:
+        """Of each rule the terms whose values a signal shows, by their text."""
+        return tuple({str(term): term for term in rule.shown} for rule, _ in self.rules)
+
+    @functools.cached_property
     def n_indicators(self) -> int:
         """How many distinct indicators, their parameters and inputs included, a scan computes."""
         return sum(term.op == "indicator" for term in order(self.terms))
@@ -108,8 +114,7 @@ def base_terms(terms: Iterable[Term]) -> list[Term]:
     return list(found)
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One strategy's word on one symbol, before it is a signal.
 
     `silent_since`: the bar end (UTC ns) of the bar `cooldown` bars ago: a signal at or after it keeps this one silent.
@@ -199,17 +204,16 @@ def scan_shard(
     hits: list[Hit] = []
     gapped: list[tuple[str, str]] = []
 
-    @functools.cache
-    def newest() -> Newest:
-        at_limit = np.array([side[-1] for side in source.at_limits(1)]) if packed.length else np.full((2, n), np.nan)
-        return Newest(packed.symbols, current, source.raw("close", 1)[-1], at_limit)
-
-    for rule, candidate in plan.rules:
-        found = rule_hits(rule, values, current)
-        if len(found):
-            more, silenced = decide(rule.name, found, _standing(candidate, source, current), newest())
-            hits += more
-            gapped += silenced
+    standing = _Standings(source, current)
+    found = [rule_hits(rule, values, current, shown) for (rule, _), shown in zip(plan.rules, plan.shown, strict=True)]
+    if any(map(len, found)):
+        fired = None if plan.candidates else np.unique(np.concatenate([each.places for each in found]))
+        newest = _newest(source, current, fired)
+        for (rule, candidate), each in zip(plan.rules, found, strict=True):
+            if len(each):
+                more, silenced = decide(rule.name, each, standing.of(candidate), newest)
+                hits += more
+                gapped += silenced
     answer = ShardAnswer(
         packed.symbols,
         int((packed.lengths > 0).sum()),
@@ -220,25 +224,58 @@ def scan_shard(
     )
     if plan.candidates:
         answer.wanted = [_rows(values[term], keep, n) for term, keep in plan.wanted]
-        answer.newest = newest()
-        answer.standings = {c.name: _standing(c, source, current) for c in plan.candidates}
+        answer.newest = _newest(source, current)
+        answer.standings = {c.name: standing.of(c) for c in plan.candidates}
     answer.report = report
     answer.elapsed_s = time.perf_counter() - start
     return answer
 
 
-def _standing(candidate: Candidate, source: Source, current: Mask) -> Standing:
+def _newest(source: Source, current: Mask, places: Array | None = None) -> Newest:
+    """The scanned bar of all symbols; of limits only those of the symbols at `places`, where some are given."""
     packed = source.packed
-    eligible = current & candidate.universe.mask(source) if packed.length else current
-    # A gap at the window's oldest bar has every price of the window on its own side.
-    far = np.inf if candidate.window is None else candidate.window - 1
-    if candidate.cooldown == 0:
-        silent_since = np.full(len(current), np.iinfo(np.int64).max)
-    elif packed.length <= candidate.cooldown:
-        silent_since = np.full(len(current), NO_BAR)
-    else:
-        silent_since = packed.bar_ends[packed.length - 1 - candidate.cooldown].copy()
-    return Standing(eligible, source.gap_age < far, silent_since)
+    at_limit = np.full((2, len(packed.symbols)), np.nan)
+    if packed.length:
+        columns: Any = slice(None) if places is None else places
+        at_limit[:, columns] = [side[-1] for side in source.at_limits(1, places)]
+    return Newest(packed.symbols, current, source.raw("close", 1)[-1], at_limit)
+
+
+class _Standings:
+    """What symbols are to strategies, each part of it computed once."""
+
+    def __init__(self, source: Source, current: Mask) -> None:
+        self._source, self._current = source, current
+        self._known: dict[tuple[str, object], Array] = {}
+
+    def of(self, candidate: Candidate) -> Standing:
+        return Standing(
+            self._once("eligible", candidate.universe, self._eligible),
+            self._once("gapped", candidate.window, self._gapped),
+            self._once("silent", candidate.cooldown, self._silent_since),
+        )
+
+    def _once(self, name: str, key: Any, compute: Callable[[Any], Array]) -> Array:
+        if (name, key) not in self._known:
+            self._known[name, key] = compute(key)
+        return self._known[name, key]
+
+    def _eligible(self, universe: Universe) -> Mask:
+        return self._current & universe.mask(self._source) if self._source.length else self._current
+
+    def _gapped(self, window: int | None) -> Mask:
+        # A gap at the window's oldest bar has every price of the window on its own side.
+        gapped: Mask = self._source.gap_age < (np.inf if window is None else window - 1)
+        return gapped
+
+    def _silent_since(self, cooldown: int) -> Array:
+        packed = self._source.packed
+        if cooldown == 0:
+            return np.full(len(self._current), np.iinfo(np.int64).max)
+        if packed.length <= cooldown:
+            return np.full(len(self._current), NO_BAR)
+        since: Array = packed.bar_ends[packed.length - 1 - cooldown].copy()
+        return since
 
 
 def _rows(value: Any, keep: int, n: int) -> Any:
@@ -248,8 +285,11 @@ def _rows(value: Any, keep: int, n: int) -> Any:
     return np.array(np.broadcast_to(value, (keep, n)) if np.ndim(value) == 0 else tail(value, keep))
 
 
-def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask) -> Hits:
-    """Where a rule's newest value is true, among the symbols of `among`, with the values that made it so."""
+def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask, shown: Mapping[str, Term] | None = None) -> Hits:
+    """Where a rule's newest value is true, among the symbols of `among`, with the values that made it so.
+
+    `shown`: the rule's, by their text, where that is known.
+    """
 
     def newest(term: Term) -> Array:
         value = values[term]
@@ -258,14 +298,16 @@ def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask) -> Hits:
             return row
         return np.broadcast_to(value if np.ndim(value) == 0 else tail(value, 1)[-1], among.shape)
 
-    places = np.flatnonzero((newest(rule.when) == 1.0) & among)
-    shown = {str(term): newest(term)[places].tolist() for term in rule.shown} if len(places) else {}
-    return Hits(
-        places,
-        (rule.action,) * len(places),
-        (rule.confidence,) * len(places),
-        tuple(dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)) or ({},) * len(places),
-    )
+    fires = newest(rule.when)
+    places = np.flatnonzero((fires if fires.dtype == bool else fires == 1.0) & among)
+    n = len(places)
+    rows: tuple[Mapping[str, float], ...] = ({},) * n
+    if n:
+        terms = {str(term): term for term in rule.shown} if shown is None else shown
+        columns = [newest(term)[places].tolist() for term in terms.values()]
+        if columns:
+            rows = tuple(dict(zip(terms, row, strict=True)) for row in zip(*columns, strict=True))
+    return Hits(places, (rule.action,) * n, (rule.confidence,) * n, rows)
 
 
 _KNOWN = {1.0: True, 0.0: False}
@@ -282,20 +324,22 @@ def decide(name: str, found: Hits, standing: Standing, newest: Newest) -> tuple[
     of_symbol = (places, standing.eligible[places], standing.gapped[places], standing.silent_since[places])
     of_bar = (newest.price[places].astype(float), *newest.at_limit[:, places])
     columns = (column.tolist() for column in (*of_symbol, *of_bar))
-    checked: object = None
+    known: tuple[object, object] | None = None
     strength = 0.0
     for j, eligible, gap, since, price, up, down, action, confidence, values in zip(
         *columns, found.action, found.confidence, found.values, strict=True
     ):
-        if confidence is not checked or checked is None:
-            strength, checked = check_confidence(confidence), confidence
-        if not eligible or (j, check_action(action)) in hits:
+        if known is None or known[0] is not action or known[1] is not confidence:
+            strength = check_confidence(confidence)
+            check_action(action)
+            known = action, confidence
+        if not eligible or (j, action) in hits:
             continue
         symbol = newest.symbols[j]
         if gap:
             gapped[name, symbol] = None
             continue
-        shown = {key: finite(value) for key, value in values.items()}
-        flags = _KNOWN.get(up), _KNOWN.get(down)
-        hits[j, action] = Hit(name, symbol, action, strength, price, shown, since, *flags)
+        shown = values if all(map(math.isfinite, values.values())) else {k: finite(v) for k, v in values.items()}
+        up, down = _KNOWN.get(up), _KNOWN.get(down)
+        hits[j, action] = Hit(name, symbol, action, strength, price, shown, since, up, down)
     return list(hits.values()), list(gapped)

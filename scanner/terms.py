@@ -53,6 +53,10 @@ class Term:
         return Term, (self.op, self.args, self.data, self.kind)
 
     def __str__(self) -> str:
+        return self._text
+
+    @functools.cached_property
+    def _text(self) -> str:
         return text(self)
 
     @property

@@ -63,6 +63,8 @@ def assert_same(first: Resident, second: Resident) -> None:
     assert isinstance(mine, Basis)
     np.testing.assert_array_equal(mine.references, theirs.references)
     np.testing.assert_array_equal(mine.gaps, theirs.gaps)
+    assert mine.gapped is not None
+    assert set(np.flatnonzero(mine.gaps.any(axis=0))) <= set(mine.gapped)
     for name, matrix in mine.prices.items():
         np.testing.assert_array_equal(matrix, theirs.prices[name], err_msg=f"adjusted {name}")
 
