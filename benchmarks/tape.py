@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.simulator import SimulatedMarket
-from streaming.bars import BarBuilder
+from streaming.bars import MarketBars
 from streaming.segment import Segment, segments
 from streaming.tape import GROUP, Tape
 
@@ -65,7 +65,7 @@ def main() -> int:
         if not all(a.equals(b) and a.schema.metadata == b.schema.metadata for a, b in zip(again, batches, strict=True)):
             print("what was read is not what was written", file=sys.stderr)
             return 1
-    builder = BarBuilder(market.symbols)
+    builder = MarketBars(market.symbols, ["1m"])
     start = time.perf_counter()
     for batch in again:
         builder.add(batch)

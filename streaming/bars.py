@@ -14,7 +14,7 @@ which the service started has what was traded before as its base, not in a bar.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ import pyarrow as pa
 from data.calendar import DAY, MINUTE, SECOND, bar_ends, bar_start, day_ns, local_day, minute_index
 from data.columns import column, symbol_column
 from data.panel import Floats
-from data.schema import AFTER_HOURS, BAR, FRAMES, SYMBOL, TIME
+from data.schema import AFTER_HOURS, BAR, FLAG_INCOMPLETE, FRAMES, SYMBOL, TIME
 from streaming.folding import MINUTES, Mask, Places, Quotes, Session, joined, one_a_symbol
 
 _AHEAD = MINUTE
 """A quote stamped this much later than its batch's newest hundredth is refused: one bad stamp must close no bar."""
+_NEVER = np.iinfo(np.int64).min
 _NUMBERS = ("last", "open", "high", "low", "prev_close", "volume", "amount")
 
 
@@ -38,9 +39,10 @@ class MarketBars:
     `grace_s`: how long past its end a bar waits for late quotes; `closing_grace_s`: the day's last bar, which waits for
     the closing auction's result. `late_s`: how much older than the newest quote one may be and still be entered where
     it belongs, giving revisions; 0: none may. `cadence_s`: how far apart two quotes of a symbol are at most if none is
-    lost; None where the feed leaves out quotes that say nothing new: losses are then known by `lost` alone. `after`
-    (UTC ns): bars up to this end are closed already, as when a service goes on from its store; a longer bar that began
-    before it is flagged incomplete.
+    lost; None where the feed leaves out quotes that say nothing new: losses are then known by `lost` alone. `after`:
+    frame -> the end (UTC ns) up to which its bars are closed already, as when a service goes on from its store;
+    `closed`: those of the shortest frame (`data.schema.BAR`), of the session in which it goes on, so that longer bars
+    that began before are whole. Without them such bars are flagged incomplete.
 
     A batch of bars says in its metadata, as texts: `frame`, `bar_end`, `revision` (0: its bars have closed; n: the n-th
     batch of changes to them), `developing` (`1` where they are still open), as `received_ns` that of the batch (or the
@@ -63,7 +65,8 @@ class MarketBars:
         closing_grace_s: float = 30.0,
         late_s: float = 0.0,
         cadence_s: float | None = None,
-        after: int | None = None,
+        after: Mapping[str, int | None] | None = None,
+        closed: pa.Table | None = None,
     ) -> None:
         day = np.datetime64(0, "D")
         self._step = dict(sorted(((f, MINUTES // len(bar_ends(day, f))) for f in frames), key=lambda item: item[1]))
@@ -78,10 +81,15 @@ class MarketBars:
         self._grace[-1] = round(max(grace_s, closing_grace_s) * SECOND)
         self._late = round(late_s * SECOND)
         self._cadence = None if cadence_s is None else round(cadence_s * SECOND)
-        self._after = np.iinfo(np.int64).min if after is None else after
+        self._after, self._before = after or {}, closed
         self._day: np.datetime64[Any] | None = None
         self._watermark = 0
         self._received = b"0"
+
+    @property
+    def session(self) -> np.datetime64[Any] | None:
+        """The day whose quotes are folded; None before the first."""
+        return self._day
 
     @property
     def watermark(self) -> int:
@@ -162,7 +170,8 @@ class MarketBars:
         self._day, self._watermark = day, 0
         self._ends = {frame: bar_ends(day, frame) for frame in self.frames}
         self._minute_ends = bar_ends(day, "1m")
-        self._next = {f: int(np.searchsorted(ends, self._after, side="right")) for f, ends in self._ends.items()}
+        closed = {frame: _NEVER if (end := self._after.get(frame)) is None else end for frame in self.frames}
+        self._next = {f: int(np.searchsorted(ends, closed[f], side="right")) for f, ends in self._ends.items()}
         self._joined = dict(self._next)
         first = self._closed_minutes()
         self._session = Session(
@@ -173,10 +182,23 @@ class MarketBars:
             cadence_ns=self._cadence,
             counts=self.counts,
         )
+        if first and self._before is not None:
+            self._seed(self._before)
         self._recent: list[Quotes] = []
         """What may have to be folded again."""
         self._revisions: dict[tuple[str, int], Places] = {}
         self._changes = Counter[tuple[str, int]]()
+
+    def _seed(self, bars: pa.Table) -> None:
+        """Enter what the session's bars say that had closed before the first quote."""
+        bars = bars.sort_by("revision")
+        at = np.array([self._place.get(symbol, -1) for symbol in bars["symbol"].to_pylist()], dtype=np.int64)
+        ends = bars["bar_end"].cast(pa.int64()).to_numpy()
+        own = (at >= 0) & (local_day(ends) == self._day)
+        names = ("close", "open", "high", "low", "prev_close", "volume", "amount")
+        numbers = (bars[name].cast(pa.float64()).to_numpy() for name in names)
+        lacking = (bars["flags"].to_numpy() & FLAG_INCOMPLETE) != 0
+        self._session.seed(Quotes(at, ends, *numbers)[own], minute_index(ends[own]), lacking[own])
 
     def _read(self, batch: pa.RecordBatch) -> Quotes:
         """The batch's rows of known symbols and believable stamps."""
@@ -212,18 +234,19 @@ class MarketBars:
             session.fold(quotes, closed)
             return []
         minute = minute_index(quotes.time)
-        oldest = self._minute_at(self._watermark - self._late)
-        kept = self._minute_at(self._watermark - self._late - (self._cadence or 0))
+        # What lies before the first bar wanted cannot be folded again: its quotes are not there.
+        oldest = max(self._minute_at(self._watermark - self._late), session.first)
+        kept = max(self._minute_at(self._watermark - self._late - (self._cadence or 0)), session.first)
         self._recent = [part for part in self._recent if self._minute_at(int(part.time.max(initial=0))) >= kept]
         self._recent.append(quotes)
-        delayed = (session.older(quotes) | (minute < closed)) & (minute >= max(oldest, 0)) & (minute < MINUTES)
+        delayed = (session.older(quotes) | (minute < closed)) & (minute >= oldest) & (minute < MINUTES)
         gap, start = session.gaps(quotes)
         touched = delayed | gap & (start < closed)
         if not touched.any():
             session.fold(quotes, closed)
             return []
         # A quote that comes late may fill a gap that had begun before it.
-        begun = minute_index(quotes.time - (self._cadence or 0)).clip(max(kept, 0), minute.clip(0))
+        begun = minute_index(quotes.time - (self._cadence or 0)).clip(kept, minute.clip(kept))
         start = np.where(delayed, np.where(gap, np.minimum(begun, start.clip(kept)), begun), start)
         at = quotes.at[touched]
         before = {bar: self._image(*bar, at) for bar in self._closed_bars(int(start[touched].min()))}
@@ -340,19 +363,3 @@ class MarketBars:
         }
         schema = BAR.with_metadata(about)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-class BarBuilder(MarketBars):
-    """Bars of one frame, each of them final: see `MarketBars`."""
-
-    def __init__(
-        self,
-        symbols: Sequence[str],
-        frame: str = "1m",
-        *,
-        grace_s: float = 3.5,
-        closing_grace_s: float = 30.0,
-        after: int | None = None,
-    ) -> None:
-        super().__init__(symbols, (frame,), grace_s=grace_s, closing_grace_s=closing_grace_s, after=after)
-        self.frame = frame

@@ -92,6 +92,28 @@ class Session:
         self._base_volume, self._base_amount, self._base_high = np.zeros((3, n))
         self._base_low = np.full(n, np.inf)
 
+    def seed(self, bars: Quotes, minute: Places, incomplete: Mask) -> None:
+        """Take closed bars for what was folded, each in its last minute; their volume and amount are their own.
+
+        `bars`: `time` is the bar's end, `last` its close. Of one symbol and minute the last row counts.
+        """
+        at = bars.at
+        volume, amount = np.zeros((2, MINUTES, len(self.prev_close)))
+        volume[minute, at], amount[minute, at] = bars.volume, bars.amount
+        self.close[minute, at], self.stamp[minute, at] = bars.last, bars.time
+        self.incomplete[minute, at] = incomplete
+        for matrix, values in ((self.open, bars.open), (self.high, bars.high), (self.low, bars.low)):
+            matrix[minute, at] = values
+            matrix[volume == 0] = np.nan
+        self.total_volume[:], self.total_amount[:] = volume.cumsum(axis=0), amount.cumsum(axis=0)
+        self._volume, self._amount = self.total_volume[-1].copy(), self.total_amount[-1].copy()
+        self.total_volume[volume == 0] = self.total_amount[volume == 0] = np.nan
+        self._high = np.fmax.reduce(self.high, axis=0, initial=0)
+        self._low = np.fmin.reduce(self.low, axis=0, initial=np.inf)
+        self._seen = self.stamp.max(axis=0)
+        known = bars.prev_close > 0
+        self.prev_close[at[known]] = bars.prev_close[known]
+
     def older(self, quotes: Quotes) -> Mask:
         """(rows,): which are not newer than the symbol's newest."""
         seen: Mask = quotes.time < self._seen[quotes.at]
@@ -209,7 +231,8 @@ class Session:
         bar[4] = np.where(traded, self.total_volume[first:end, at][row, column] - volume, 0.0)
         # Amounts are quoted to at most three decimals; the rest is the subtraction's.
         bar[5] = np.where(traded, np.round(self.total_amount[first:end, at][row, column] - amount, 3), 0.0)
-        lacking = self.incomplete[first:end, at].any(axis=0) | (first < self.first < end)
+        based = (self._base_at[at] >= first) & (self._base_at[at] < end)
+        lacking = self.incomplete[first:end, at].any(axis=0) | based
         bar[6] = np.where(traded, 0, FLAG_NO_TRADE) + np.where(lacking, FLAG_INCOMPLETE, 0)
         return bar
 

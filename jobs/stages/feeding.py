@@ -49,7 +49,7 @@ class Feeding:
         if self._tail and after is not None:
             # Their sessions are folded from the beginning; the bars that are stored come out again and go no further.
             after = store.last_bar_end(frame, upto=int(bar_ends(self._tail[0][0], frame)[0]) - 1)
-        self._bars = MarketBars(symbols, frames, after=after)
+        self._bars = MarketBars(symbols, frames, after={frame: after})
 
     async def run(self) -> None:
         """Until the feed ends or `stop` is called."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from data.calendar import SECOND, bar_ends
 from data.errors import FrameError
-from data.schema import BAR, TICK
+from data.schema import BAR, FLAG_INCOMPLETE, TICK
 from data.simulator import SimulatedMarket
-from streaming.bars import BarBuilder
+from streaming.bars import MarketBars
 
 DAY = "2024-03-05"
 A, B = "600519.SH", "000001.SZ"
@@ -54,7 +54,7 @@ def ticks(*rows: dict[str, Any], received_ns: int = 0) -> pa.RecordBatch:
     return batch.replace_schema_metadata({"received_ns": str(received_ns)}) if received_ns else batch
 
 
-def feed(builder: BarBuilder, *batches: pa.RecordBatch) -> list[dict[str, Any]]:
+def feed(builder: MarketBars, *batches: pa.RecordBatch) -> list[dict[str, Any]]:
     """All the bars that come of the batches, the last ones at the session's end."""
     closed = [bars for batch in batches for bars in builder.add(batch)]
     return rows_of([*closed, *builder.end_session()])
@@ -87,7 +87,7 @@ def snapshots(sim: SimulatedMarket) -> list[pa.RecordBatch]:
 def test_folding_the_simulated_snapshots_gives_the_simulated_bars(
     sim: SimulatedMarket, snapshots: list[pa.RecordBatch], frame: str
 ) -> None:
-    builder = BarBuilder(sim.symbols, frame)
+    builder = MarketBars(sim.symbols, [frame])
     folded = pa.Table.from_batches(
         [bars.replace_schema_metadata(None) for batch in snapshots for bars in builder.add(batch)]
     )
@@ -100,7 +100,7 @@ def test_folding_the_simulated_snapshots_gives_the_simulated_bars(
 
 
 def test_a_bar_has_schema_start_end_and_what_closed_it() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     assert builder.add(ticks(quote(A, "09:30:30", 10, 100), received_ns=1)) == []
     (bars,) = builder.add(ticks(quote(A, "09:31:30", 10, 100), received_ns=2))
     assert bars.schema.equals(BAR)
@@ -119,7 +119,7 @@ def test_a_bar_has_schema_start_end_and_what_closed_it() -> None:
 
 def test_auctions_lunch_and_the_close_belong_where_they_belong() -> None:
     bars = feed(
-        BarBuilder([A]),
+        MarketBars([A], ["1m"]),
         ticks(quote(A, "09:24:00", 0, 0)),
         ticks(quote(A, "09:25:00", 10.0, 500)),
         ticks(quote(A, "09:30:00", 10.0, 500)),
@@ -143,7 +143,7 @@ def test_auctions_lunch_and_the_close_belong_where_they_belong() -> None:
 
 
 def test_after_hours_and_early_stamps_open_no_bar() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     bars = feed(
         builder,
         ticks(quote(A, "09:10:00", 9, 100)),
@@ -158,7 +158,7 @@ def test_after_hours_and_early_stamps_open_no_bar() -> None:
 
 def test_minutes_without_a_trade_carry_the_close_and_those_before_the_first_do_not_exist() -> None:
     bars = feed(
-        BarBuilder([A, B]),
+        MarketBars([A, B], ["1m"]),
         ticks(quote(A, "09:25:00", 0, 0), quote(B, "09:25:00", 0, 0)),
         ticks(quote(A, "09:32:30", 10, 100)),
         ticks(quote(A, "09:34:30", 11, 300), quote(B, "09:34:30", 0, 0)),
@@ -172,7 +172,7 @@ def test_minutes_without_a_trade_carry_the_close_and_those_before_the_first_do_n
 
 def test_extremes_between_two_snapshots_and_the_days_open_are_taken_in() -> None:
     bars = feed(
-        BarBuilder([A]),
+        MarketBars([A], ["1m"]),
         ticks(quote(A, "09:25:00", 0, 0)),
         ticks(quote(A, "09:30:03", 10.2, 100, open_=10.0, high=10.4, low=9.9)),
         ticks(quote(A, "09:31:03", 10.1, 200, open_=10.0, high=10.4, low=9.9)),
@@ -187,7 +187,7 @@ def test_extremes_between_two_snapshots_and_the_days_open_are_taken_in() -> None
 
 
 def test_a_price_counts_only_with_a_trade() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     bars = feed(
         builder,
         ticks(quote(A, "09:30:03", 10, 100)),
@@ -204,7 +204,7 @@ def test_a_price_counts_only_with_a_trade() -> None:
 
 
 def test_duplicates_older_snapshots_and_a_volume_that_fell_are_dropped_and_counted() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     bars = feed(
         builder,
         ticks(quote(A, "09:30:03", 10, 100)),
@@ -221,7 +221,7 @@ def test_duplicates_older_snapshots_and_a_volume_that_fell_are_dropped_and_count
 
 def test_rows_of_one_batch_come_in_any_order_and_a_symbol_more_than_once() -> None:
     bars = feed(
-        BarBuilder([A, B]),
+        MarketBars([A, B], ["1m"]),
         ticks(
             quote(A, "09:31:03", 12, 300),
             quote(B, "09:30:03", 20, 100),
@@ -238,7 +238,7 @@ def test_rows_of_one_batch_come_in_any_order_and_a_symbol_more_than_once() -> No
 
 
 def test_unknown_symbols_are_counted_and_the_rest_lives() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     bars = feed(builder, ticks(quote("600000.SH", "09:30:03", 5, 100), quote(A, "09:30:03", 10, 100)))
     assert [bar["symbol"] for bar in bars] == [A]
     assert builder.counts == {"unknown": 1}
@@ -246,7 +246,7 @@ def test_unknown_symbols_are_counted_and_the_rest_lives() -> None:
 
 def test_one_stamp_from_the_future_closes_no_bar() -> None:
     symbols = [f"600{k:03d}.SH" for k in range(200)]
-    builder = BarBuilder(symbols)
+    builder = MarketBars(symbols, ["1m"])
     rows = [quote(symbol, "09:30:03", 10, 100) for symbol in symbols]
     rows[17]["quote_time"] = ns("14:59:00")
     rows[18]["quote_time"] = ns("09:30:00", "2034-03-05")
@@ -256,7 +256,7 @@ def test_one_stamp_from_the_future_closes_no_bar() -> None:
 
 
 def test_a_bar_waits_for_its_grace_and_what_comes_later_is_counted_and_goes_to_the_next() -> None:
-    builder = BarBuilder([A, B], grace_s=3.5)
+    builder = MarketBars([A, B], ["1m"], grace_s=3.5)
     quiet = ticks(quote(A, "09:25:00", 0, 0), quote(B, "09:25:00", 0, 0))
     assert builder.add(quiet) == []
     assert builder.add(ticks(quote(A, "09:30:57", 10, 100))) == []
@@ -271,7 +271,7 @@ def test_a_bar_waits_for_its_grace_and_what_comes_later_is_counted_and_goes_to_t
 
 
 def test_the_clock_closes_bars_but_a_mute_feed_makes_none() -> None:
-    builder = BarBuilder([A], grace_s=3.5, closing_grace_s=30)
+    builder = MarketBars([A], ["1m"], grace_s=3.5, closing_grace_s=30)
     assert builder.close_upto(ns("09:31:10")) == []
     builder.add(ticks(quote(A, "11:29:30", 10, 100)))
     builder.add(ticks(quote(A, "11:29:59", 10, 200)))
@@ -287,13 +287,13 @@ def test_the_clock_closes_bars_but_a_mute_feed_makes_none() -> None:
 
 def test_a_start_in_the_midst_of_a_session_takes_what_was_traded_as_the_base() -> None:
     bars = feed(
-        BarBuilder([A]),
+        MarketBars([A], ["1m"]),
         ticks(quote(A, "10:00:30", 10, 5000, high=15, low=5)),
         ticks(quote(A, "10:00:33", 11, 5100, high=15, low=5)),
         ticks(quote(A, "10:01:33", 11, 5100, high=15, low=5)),
     )
     assert shown(bars, "open", "high", "low", "close", "volume", "flags") == [
-        ("10:01", 11, 11, 11, 11, 100, 0),
+        ("10:01", 11, 11, 11, 11, 100, FLAG_INCOMPLETE),
         ("10:02", 11, 11, 11, 11, 0, 1),
     ]
 
@@ -302,7 +302,7 @@ def test_bars_go_on_behind_those_that_are_stored(sim: SimulatedMarket, snapshots
     whole = sim.bars("1m", sim.sessions[123])
     for stored in (0, 119, 237):
         after = int(bar_ends(sim.sessions[123], "1m")[stored])
-        builder = BarBuilder(sim.symbols, after=after)
+        builder = MarketBars(sim.symbols, ["1m"], after={"1m": after})
         rest = pa.Table.from_batches(
             [
                 bars.replace_schema_metadata(None)
@@ -317,7 +317,7 @@ def test_bars_go_on_behind_those_that_are_stored(sim: SimulatedMarket, snapshots
 
 
 def test_a_new_day_ends_the_session_and_volume_starts_anew() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     builder.add(ticks(quote(A, "14:59:59", 10, 9000, day="2024-03-04")))
     closed = rows_of(builder.add(ticks(quote(A, "09:25:00", 11, 300))))
     assert [clock_of(bar) for bar in closed] == ["15:00"]
@@ -333,7 +333,7 @@ def test_five_minutes_of_ticks_equal_five_of_minutes_without_the_idle_ones() -> 
         ticks(quote(A, "09:36:03", 9, 300)),
         ticks(quote(A, "09:44:03", 9, 300)),
     ]
-    bars = feed(BarBuilder([A], "5m"), *batches)
+    bars = feed(MarketBars([A], ["5m"]), *batches)
     assert shown(bars, "open", "high", "low", "close", "volume", "flags") == [
         ("09:35", 10, 13, 10, 13, 200, 0),
         ("09:40", 9, 9, 9, 9, 100, 0),
@@ -342,14 +342,14 @@ def test_five_minutes_of_ticks_equal_five_of_minutes_without_the_idle_ones() -> 
 
 
 def test_an_empty_batch_a_plain_symbol_column_and_an_unknown_frame() -> None:
-    builder = BarBuilder([A])
+    builder = MarketBars([A], ["1m"])
     assert builder.add(ticks()) == []
     assert builder.end_session() == []
     plain = ticks(quote(A, "09:30:03", 10, 100))
     plain = pa.RecordBatch.from_arrays([plain["symbol"].cast(pa.string()), *plain.columns[1:]], names=TICK.names)
     assert len(feed(builder, plain)) == 1
     with pytest.raises(FrameError, match="got '2m'"):
-        BarBuilder([A], "2m")
+        MarketBars([A], ["2m"])
 
 
 @st.composite
@@ -398,7 +398,7 @@ def test_snapshots_lost_doubled_and_out_of_order_leave_the_totals_right(
     damaged = keep + [row for row in rows if row not in keep for _ in range(random.choice((0, 1, 1, 2)))]
     # Out of order by less than the grace.
     damaged.sort(key=lambda row: row["quote_time"] + random.randrange(0, 50) * SECOND)
-    builder = BarBuilder([A, B], grace_s=60)
+    builder = MarketBars([A, B], ["1m"], grace_s=60)
     batches, place = [], 0
     while place < len(damaged):
         size = random.randrange(1, 6)
@@ -414,7 +414,7 @@ def test_snapshots_lost_doubled_and_out_of_order_leave_the_totals_right(
 @settings(max_examples=30, deadline=None)
 @given(streams())
 def test_everything_twice_gives_the_same_bars(rows: list[dict[str, Any]]) -> None:
-    once = feed(BarBuilder([A, B]), *(ticks(row) for row in rows))
-    twice = feed(BarBuilder([A, B]), *(ticks(row) for row in rows for _ in range(2)))
-    replayed = feed(BarBuilder([A, B], grace_s=3600), *(ticks(row) for row in [*rows, *rows]))
+    once = feed(MarketBars([A, B], ["1m"]), *(ticks(row) for row in rows))
+    twice = feed(MarketBars([A, B], ["1m"]), *(ticks(row) for row in rows for _ in range(2)))
+    replayed = feed(MarketBars([A, B], ["1m"], grace_s=3600), *(ticks(row) for row in [*rows, *rows]))
     assert once == twice == replayed

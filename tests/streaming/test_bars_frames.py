@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.calendar import SECOND
+from data.calendar import SECOND, bar_ends
 from data.schema import AFTER_HOURS, FLAG_INCOMPLETE, FLAG_NO_TRADE, FRAMES, TICK
+from data.simulator import SimulatedMarket
 from streaming.bars import MarketBars
 
 A, B = "600519.SH", "000001.SZ"
@@ -148,8 +149,35 @@ def test_after_hours_trades_stand_apart() -> None:
     ("after", "wanted"), [("09:33:00", [("09:35", FLAG_INCOMPLETE), ("09:40", 0)]), ("09:35:00", [("09:40", 0)])]
 )
 def test_a_longer_bar_that_began_before_the_start_is_incomplete(after: str, wanted: list[tuple[str, int]]) -> None:
-    bars = MarketBars([A], ("1m", "5m"), after=ns(after))
+    bars = MarketBars([A], ("1m", "5m"), after={"1m": ns(after), "5m": ns(after)})
     made = []
     for clock, volume in (("09:33:00", 100), ("09:34:00", 200), ("09:36:00", 300), ("09:40:04", 300)):
         made += bars.add(tick(clock, 10, volume))
     assert [row[1:] for row in shown(made, "flags") if row[0] == "5m"] == wanted
+
+
+@pytest.mark.parametrize(("base", "place"), [("1m", 7), ("1m", 233), ("5m", 100)])
+def test_longer_bars_go_on_from_the_shorter_ones_that_are_stored(base: str, place: int) -> None:
+    """As if the service had never been away: prices, totals, extremes of the day, and the developing bar."""
+    market = SimulatedMarket(10, 7)
+    day = market.sessions[123]
+    frames = FRAMES[FRAMES.index(base) :]
+    whole = MarketBars(market.symbols, frames, late_s=30)
+    snapshots = list(market.snapshots(day))[::6]
+    made = [batch for snapshot in snapshots for batch in whole.add(snapshot)]
+    until = int(bar_ends(day, "1m")[place])
+    ends = [(batch.schema.metadata[b"frame"].decode(), int(batch.schema.metadata[b"bar_end"])) for batch in made]
+    after = {frame: max((end for f, end in ends if f == frame and end <= until), default=None) for frame in frames}
+    closed = [batch for batch, (f, end) in zip(made, ends, strict=True) if f == base and end <= until]
+    table = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in closed])
+    again = MarketBars(market.symbols, frames, late_s=30, after=after, closed=table)
+    rest = []
+    for snapshot in snapshots:
+        if snapshot["quote_time"][0].value >= (after[base] or 0):
+            rest += again.add(snapshot)
+    expected = [batch for batch, (_, end) in zip(made, ends, strict=True) if end > until]
+    assert [batch.to_pylist() for batch in rest] == [batch.to_pylist() for batch in expected]
+    open_yet, expected_open = again.developing(), whole.developing()
+    assert open_yet is not None
+    assert expected_open is not None
+    assert open_yet.to_pylist() == expected_open.to_pylist()

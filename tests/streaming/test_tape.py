@@ -20,7 +20,7 @@ from data.calendar import day_ns
 from data.errors import StoreError
 from data.schema import TICK, TIME
 from data.simulator import SimulatedMarket
-from streaming.bars import BarBuilder
+from streaming.bars import MarketBars
 from streaming.segment import Segment, segments
 from streaming.tape import GROUP, Tape, taped
 
@@ -283,7 +283,7 @@ def test_replaying_twice_gives_the_same_bars(tmp_path: Path) -> None:
     path = record(tmp_path, batches)
 
     def bars(*rounds: list[pa.RecordBatch]) -> list[Any]:
-        builder = BarBuilder(MARKET.symbols)
+        builder = MarketBars(MARKET.symbols, ["1m"])
         closed = [bar for batch_list in rounds for batch in batch_list for bar in builder.add(batch)]
         return [bar.replace_schema_metadata({}).to_pylist() for bar in closed]
 

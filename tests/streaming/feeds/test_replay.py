@@ -16,7 +16,7 @@ from data.schema import BAR, TICK
 from data.settings import FeedSettings, ScanSettings, Settings
 from data.simulator import SimulatedMarket
 from data.store import BarStore
-from streaming.bars import BarBuilder
+from streaming.bars import MarketBars
 from streaming.feeds import find_feed
 from streaming.feeds.replay import ReplayFeed, open_feed
 from streaming.recordings import open_recording, read_ticks
@@ -28,7 +28,7 @@ DAY, NEXT = MARKET.sessions[:2]
 
 def folded(batches: Iterable[pa.RecordBatch], frame: str = "1m", after: int | None = None) -> pa.Table:
     """The bars of some ticks, and those still open at their end."""
-    builder = BarBuilder(MARKET.symbols, frame, after=after)
+    builder = MarketBars(MARKET.symbols, [frame], after={frame: after})
     closed = [bar for batch in batches for bar in builder.add(batch)]
     schema = BAR.remove_metadata()
     bars = [batch.replace_schema_metadata({}) for batch in [*closed, *builder.end_session()]]
@@ -164,7 +164,7 @@ def test_ticks_of_a_csv_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     )
     assert np.isnan(last["amount"])
     assert "3 of 7 rows are no ticks" in caplog.text
-    builder = BarBuilder(["600000.SH"])
+    builder = MarketBars(["600000.SH"], ["1m"])
     for batch in batches:
         builder.add(batch)
     (bar,) = builder.end_session()

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from data.calendar import bar_ends
 from data.schema import BAR
 from data.simulator import SimulatedMarket
-from streaming.bars import BarBuilder
+from streaming.bars import MarketBars
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ def _stamp(batch: pa.RecordBatch) -> int:
 
 def bars_of(symbols: Sequence[str], batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """Ticks folded into one-minute bars, by symbol and bar end."""
-    builder = BarBuilder(symbols, "1m")
+    builder = MarketBars(symbols, ["1m"])
     closed = [bar for batch in batches for bar in builder.add(batch)] + builder.end_session()
     return ordered(pa.Table.from_batches([bar.replace_schema_metadata(None) for bar in closed], BAR))
 
