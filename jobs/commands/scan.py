@@ -21,6 +21,7 @@ from data.schema import FRAMES
 from data.settings import Settings, load_settings
 from data.signal import Signal, iso
 from data.store import ADJUSTMENTS, BarStore
+from jobs.cli import uncollected
 from jobs.options import (
     config_option,
     json_option,
@@ -72,7 +73,7 @@ def command(**given: Any) -> int:
     max_age = None if given["max_age"] is None else parse_age(given["max_age"])
     as_of = None if given["as_of"] is None else parse_time(given["as_of"])
     store = open_store(given["config"], given["store"])
-    with closing(_ahead(settings, store, given["adjusted"], as_of)) as ahead:
+    with closing(_ahead(settings, store, given["adjusted"], as_of)) as ahead, uncollected():
         parts = assemble(settings, one_off=True, extra=expressions(given["extra"]))
         if parts.cold:
             click.echo(
