@@ -59,7 +59,7 @@ class Way:
         self.merge.add(symbols)
         self.own.grow(len(self.merge))
         self.wanted = np.ones(len(self.merge), dtype=bool)
-        self.bars = MarketBars(symbols, ("1m",), after=previous)
+        self.bars = MarketBars(symbols, ("1m",), after={"1m": previous})
         self.scan, self.origin, self.previous = scan, origin, previous
         self.spent: dict[str, float] = defaultdict(float)
         self.n_signals = 0
@@ -79,7 +79,7 @@ class Way:
             with self.timed("parse"):
                 batch = reading.batch(body, received_ns)
             with self.timed("merge"):
-                fresh, _, _ = self.merge.take(batch, self.wanted, self.own, [])
+                fresh = self.merge.take(batch, self.wanted, self.own, []).batch
             with self.timed("fold"):
                 closed += self.bars.add(fresh)
         for bars in closed:

@@ -25,6 +25,7 @@ from data.columns import column, symbol_column
 from data.panel import Floats
 from data.schema import AFTER_HOURS, BAR, FLAG_INCOMPLETE, FRAMES, SYMBOL, TIME
 from streaming.folding import MINUTES, Mask, Places, Quotes, Session, joined, one_a_symbol
+from streaming.gaps import losses_of
 
 _AHEAD = MINUTE
 """A quote stamped this much later than its batch's newest hundredth is refused: one bad stamp must close no bar."""
@@ -101,6 +102,7 @@ class MarketBars:
         end, oldest first."""
         quotes = self._read(batch)
         if len(quotes.at) == 0:
+            self._lose(batch)
             return []
         self._received = (batch.schema.metadata or {}).get(b"received_ns", b"0")
         newest = quotes.time.max(keepdims=True)
@@ -109,6 +111,7 @@ class MarketBars:
         if self._day is None or day > self._day:
             made = self.end_session()
             self._begin(day, int(quotes.time.min()))
+        self._lose(batch)
         begins = self._session.midnight
         quotes = self._without(quotes, "other_day", (quotes.time < begins) | (quotes.time >= begins + DAY))
         for part in one_a_symbol(quotes):
@@ -134,13 +137,19 @@ class MarketBars:
     def lost(self, since_ns: int, until_ns: int, symbols: Sequence[str] | None = None) -> None:
         """Say that quotes of (`since_ns`, `until_ns`] (UTC ns) may be missing, of some symbols or of all.
 
-        Where a symbol's volume turns out to have grown meanwhile, the minutes concerned are flagged incomplete.
+        Where a symbol's volume turns out to have grown meanwhile, the minutes concerned are flagged incomplete. What
+        a batch's metadata says of losses (`streaming.gaps`) is heeded without it.
         """
         if self._day is None:
             return
         concerned = np.full(len(self.symbols), symbols is None)
         concerned[[self._place[symbol] for symbol in symbols or () if symbol in self._place]] = True
         self._session.losses.append((since_ns, until_ns, concerned))
+
+    def _lose(self, batch: pa.RecordBatch) -> None:
+        """Heed what a frame says of losses before it."""
+        for loss in losses_of(batch):
+            self.lost(loss.since_ns, loss.until_ns, loss.symbols)
 
     def developing(self, frame: str = "1d") -> pa.RecordBatch | None:
         """The bar of `frame` that is still open, from its beginning to now, under the end that it will have.

@@ -34,6 +34,8 @@ class Patience:
     """So long must a provider that failed be well before the next one is let go."""
     stall_s: float = 30.0
     """A connection without a newer quote this long is opened again."""
+    gap_s: float = 5.0
+    """So far apart, or twice the vendor's cadence, may two frames' newest quotes be if none between is missing."""
     stale_s: float = 60.0
     """A symbol's quote this old is stale."""
     stale_share: float = 0.2
@@ -59,8 +61,8 @@ class World:
     patience: Patience = field(default_factory=Patience)
 
 
-Take = Callable[["Link", pa.RecordBatch], Awaitable[int]]
-"""Takes a frame of a link; returns its newest quote time (UTC ns), 0 for none."""
+Take = Callable[["Link", pa.RecordBatch, Sequence[str]], Awaitable[int]]
+"""Takes a frame of a link, and of whom it says how they stand; returns its newest quote time (UTC ns), 0 for none."""
 
 
 class Provider:
@@ -250,7 +252,7 @@ class Link:
         try:
             async with aclosing(connection.batches()) as batches:
                 async for batch in batches:
-                    await self._heard(batch)
+                    await self._heard(batch, connection.heard)
             provider.said = f"closed: {self._ending}" if self._ending else "the connection has ended"
             return "ended" if self._ending is None else self._ending
         except BannedError as error:
@@ -273,8 +275,8 @@ class Link:
             _add(provider.past, connection.traffic)
             self.connection = None
 
-    async def _heard(self, batch: pa.RecordBatch) -> None:
-        newest = await self.provider.take(self, batch)
+    async def _heard(self, batch: pa.RecordBatch, heard: Sequence[str]) -> None:
+        newest = await self.provider.take(self, batch, heard)
         fresh = newest > self.newest_ns
         self.newest_ns = max(newest, self.newest_ns)
         self._watch.frame(self.provider.world.clock(), fresh=fresh)

@@ -23,11 +23,13 @@ import pyarrow as pa
 
 from data.calendar import TradingCalendar
 from data.errors import UsageError
+from data.panel import Times
 from data.settings import Settings
 from streaming.budget import Sleep
 from streaming.feeds.connections import find_vendor, open_connection
 from streaming.feeds.reading import cancel, unless
 from streaming.feeds.vendors import Vendor
+from streaming.gaps import Heard, Loss, to_metadata
 from streaming.health import TradingClock
 from streaming.links import Link, Patience, Provider, World
 from streaming.merge import Merge
@@ -123,6 +125,9 @@ class StreamManager:
         )
         self._n_active = n_active
         self._merge = merge or Merge()
+        self._heard = Heard(self._world.trading)
+        self._losses: list[Loss] = []
+        """That no frame has told of yet."""
         urls = urls or {}
         self._providers = [
             Provider(v, self._world, self._take, self._merge.places, url=urls.get(v.name)) for v in vendors
@@ -131,7 +136,7 @@ class StreamManager:
         self._count: Counter[str] = Counter()
         self._wanted = np.zeros(0, dtype=bool)
         self._serves: Counter[str] = Counter()
-        self._queue: asyncio.Queue[tuple[str, pa.RecordBatch]] = asyncio.Queue(_QUEUE)
+        self._queue: asyncio.Queue[tuple[str, pa.RecordBatch, dict[str, str]]] = asyncio.Queue(_QUEUE)
         self._seq = 0
         self._resolving = asyncio.Lock()
         self._resolved: object = None
@@ -158,17 +163,21 @@ class StreamManager:
         await self._changed()
 
     async def frames(self) -> AsyncGenerator[pa.RecordBatch]:
-        """What the providers say, merged; see `streaming.ports.Feed`. The metadata has the `source` of each frame."""
+        """What the providers say, merged; see `streaming.ports.Feed`.
+
+        The metadata has the `source` of each frame, and what may be `lost` before it (`streaming.gaps`).
+        """
         closing = asyncio.create_task(self._closed.wait())
         try:
             while (got := await unless(closing, self._queue.get())) is not None:
-                source, batch = got
+                source, batch, lost = got
                 self._seq += 1
                 about = {
                     "provider": self.name,
                     "source": source,
                     "seq": str(self._seq),
                     "received_ns": batch.schema.metadata[b"received_ns"].decode(),
+                    **lost,
                 }
                 yield batch.replace_schema_metadata(about)
         finally:
@@ -235,6 +244,8 @@ class StreamManager:
         self._merge.add(self._count)
         self._wanted = np.zeros(len(self._merge), dtype=bool)
         self._wanted[self._merge.places(self._count)] = True
+        self._heard.grow(len(self._merge))
+        self._heard.forget(np.flatnonzero(~self._wanted))
         for provider in self._providers:
             provider.quotes.grow(len(self._merge))
         self._resolved = None
@@ -275,19 +286,28 @@ class StreamManager:
                     await link.check()
             await self._resolve()
 
-    async def _take(self, link: Link, batch: pa.RecordBatch) -> int:
+    async def _take(self, link: Link, batch: pa.RecordBatch, heard: Sequence[str]) -> int:
         """Merge a frame, and hand on what is new of it."""
         provider = link.provider
         others = [other.quotes for other in self._providers if other is not provider and other.links]
-        fresh, dropped, newest = self._merge.take(batch, self._wanted, provider.quotes, others)
-        provider.dropped += dropped
-        if fresh.num_rows:
+        taken = self._merge.take(batch, self._wanted, provider.quotes, others)
+        provider.dropped += taken.dropped
+        if taken.newest_ns:
+            self._hear(provider, np.setdiff1d(self._merge.places(heard), taken.held), taken.newest_ns)
+        if taken.batch.num_rows:
+            losses, self._losses = to_metadata(self._losses), []
             link.blocked = True
             try:
-                await self._queue.put((provider.vendor.name, fresh))
+                await self._queue.put((provider.vendor.name, taken.batch, losses))
             finally:
                 link.blocked = False
-        return newest
+        return taken.newest_ns
+
+    def _hear(self, provider: Provider, place: Times, newest_ns: int) -> None:
+        """Keep in mind what a frame tells of, and what may be missing before it."""
+        longest = max(self._world.patience.gap_s, 2 * provider.vendor.cadence_s)
+        for since, lacking in self._heard.hear(place[self._wanted[place]], newest_ns, longest):
+            self._losses.append(Loss(since, newest_ns, tuple(self._merge.symbols(lacking))))
 
 
 def open_stream(settings: Settings, *, after: int | None = None, **outside: Any) -> StreamManager:

@@ -2,17 +2,33 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.calendar import MINUTE, SECOND
+from data.calendar import DAY, MINUTE, SECOND, SHANGHAI
 from data.panel import Times
 
 _AHEAD = 10 * MINUTE
 """A quote stamped this much after its receipt is refused: all that come after it would count as older."""
+
+_AUCTION_RESULT = (9 * 60 + 25) * MINUTE
+
+
+class Taken(NamedTuple):
+    """What became of a frame."""
+
+    batch: pa.RecordBatch
+    """What to publish, in order of time."""
+    dropped: Counter[str]
+    """What was left out, by reason."""
+    newest_ns: int
+    """The frame's newest quote time, 0 for none."""
+    held: Times
+    """Places of those whose quotes cannot be believed."""
 
 
 class Quotes:
@@ -39,10 +55,12 @@ class Quotes:
 class Merge:
     """Takes providers' frames (`data.schema.TICK`) and gives what of them is to be published.
 
-    A quote is left out, counted by reason: `unsubscribed`; `ahead` of its receipt; `duplicate` or `older` than what was
-    published of its symbol, by (quote time, cumulative volume); `quarantined`: its price is farther than `tolerance`
-    from what another provider says of the same time (`within_s`) and from what was published last. A real jump is thus
-    held back until a second provider says the same, or nothing.
+    A quote is left out, counted by reason: `unsubscribed`; `ahead` of its receipt; `early`, with a volume before the
+    opening auction's result, which is yesterday's; `duplicate` or `older` than what was published of its symbol, by
+    (quote time, cumulative volume); `volume_fell`, newer but with less volume than before, or in a
+    frame with one of which its own source had shown more; `quarantined`: its price is farther than `tolerance` from
+    what another provider says of the same time (`within_s`) and from what was published last. A real jump is thus held
+    back until a second provider says the same, or nothing.
     """
 
     def __init__(self, *, tolerance: float = 0.03, within_s: float = 10.0) -> None:
@@ -65,10 +83,14 @@ class Merge:
         """Where symbols stand in `Quotes`."""
         return np.array([self._place[symbol] for symbol in symbols], dtype=np.int64)
 
+    def symbols(self, place: Times) -> list[str]:
+        """Who stands at these places."""
+        return [str(symbol) for symbol in self._known.take(pa.array(place)).to_pylist()]
+
     def take(
         self, batch: pa.RecordBatch, wanted: npt.NDArray[np.bool_], own: Quotes, others: Sequence[Quotes]
-    ) -> tuple[pa.RecordBatch, Counter[str], int]:
-        """(what to publish, in order of time; what was left out; the frame's newest quote time, 0 for none).
+    ) -> Taken:
+        """What of a provider's frame is to be published.
 
         `wanted`: by place, who is subscribed. `own`: what its provider has said, which goes on from here; `others`:
         what the other providers have. The batch's metadata: `received_ns`.
@@ -82,9 +104,16 @@ class Merge:
         place, time, volume, last = place[order], time[order], volume[order], last[order]
 
         known = (place >= 0) & wanted[place] if len(wanted) else np.zeros(len(place), dtype=bool)
-        timely = time <= int(batch.schema.metadata[b"received_ns"]) + _AHEAD
-        usable = known & timely
+        ahead = known & (time > int(batch.schema.metadata[b"received_ns"]) + _AHEAD)
+        early = known & ~ahead & (volume > 0) & ((time + SHANGHAI) % DAY < _AUCTION_RESULT)
         shown = self.published
+        usable = known & ~ahead & ~early
+        fell = np.zeros(len(place), dtype=bool)
+        fell[usable] = _fell(own, place[usable], time[usable], volume[usable])
+        # A source whose day has begun anew says nothing true, of those either who have not traded since.
+        fell = usable.copy() if fell.any() else fell
+        fell[usable] |= _fell(shown, place[usable], time[usable], volume[usable])
+        usable &= ~fell
         same = usable & (time == shown.time[place]) & (volume == shown.volume[place]) if len(wanted) else ~known & False
         newer = usable & ~same
         newer[newer] &= self._newer(place[newer], time[newer], volume[newer])
@@ -96,7 +125,9 @@ class Merge:
         good = fresh & ~odd
         dropped = Counter(
             unsubscribed=int(np.count_nonzero(~known)),
-            ahead=int(np.count_nonzero(known & ~timely)),
+            ahead=int(np.count_nonzero(ahead)),
+            early=int(np.count_nonzero(early)),
+            volume_fell=int(np.count_nonzero(fell)),
             duplicate=int(np.count_nonzero(same | again)),
             older=int(np.count_nonzero(usable & ~same & ~newer)),
             quarantined=int(np.count_nonzero(odd)),
@@ -105,7 +136,8 @@ class Merge:
         shown.put(place[good], time[good], volume[good], last[good])
         newest = int(time[usable].max(initial=0))
         whole = good.all() and bool((order[1:] > order[:-1]).all())
-        return batch if whole else batch.take(pa.array(order[good])), +dropped, newest
+        held = place[ahead | fell | odd]
+        return Taken(batch if whole else batch.take(pa.array(order[good])), +dropped, newest, held)
 
     def _newer(self, place: Times, time: Times, volume: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         shown = self.published
@@ -125,6 +157,12 @@ class Merge:
 
     def _far(self, price: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         return np.asarray(np.abs(price - other) > self._tolerance * other)
+
+
+def _fell(before: Quotes, place: Times, time: Times, volume: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which quotes are of the same day, newer, and of less volume."""
+    same_day = (time + SHANGHAI) // DAY == (before.time[place] + SHANGHAI) // DAY
+    return np.asarray(same_day & (time > before.time[place]) & (volume < before.volume[place]))
 
 
 def _repeats(place: Times, time: Times, volume: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

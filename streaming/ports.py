@@ -69,6 +69,14 @@ class Connection(Protocol):
         ...
 
     @property
+    def heard(self) -> Sequence[str]:
+        """Those of `symbols` of whom the newest batch says how they stand: by a row, or by none where nothing changed.
+
+        Not among them is whose line was broken or left out, until the next that can be read.
+        """
+        ...
+
+    @property
     def traffic(self) -> Traffic:
         """Counts, kept up to date."""
         ...

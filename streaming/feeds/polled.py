@@ -1,7 +1,7 @@
 """A vendor that is asked again and again: every symbol once in its cadence."""
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -124,5 +124,4 @@ class PolledConnection(VendorConnection):
         self.traffic.dropped["refused"] += 1
 
     def _frame(self, codes: Sequence[str], answer: _Answer) -> pa.RecordBatch:
-        missing = len(codes) - self._lines(answer.body) if self._vendor.opening else 0
-        return self._reading.batch(answer.body, answer.received_ns, Counter(missing=max(0, missing)))
+        return self._reading.batch(answer.body, answer.received_ns, codes)

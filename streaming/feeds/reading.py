@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from streaming.feeds.vendors import Vendor
@@ -49,6 +50,9 @@ class Reading:
         self.universe = self.vendor.universe(symbols)
         self.refused: set[str] = set()
         self._memory: dict[bytes, Any] = {}
+        self._sure = np.ones(len(self.universe.symbols), dtype=bool)
+        """Of whom the newest line could be read, or none has come yet."""
+        self.heard: tuple[str, ...] = ()
 
     def codes(self) -> list[str]:
         """The vendor's codes of what is not refused."""
@@ -60,10 +64,18 @@ class Reading:
         place = self.universe.place.get(code.encode())
         return None if place is None else self.universe.symbols[place]
 
-    def batch(self, body: bytes, received_ns: int, lost: Counter[str] | None = None) -> pa.RecordBatch:
-        """A frame as ticks. `lost`: what came to nothing before there were bytes to parse."""
+    def batch(self, body: bytes, received_ns: int, codes: Sequence[str] | None = None) -> pa.RecordBatch:
+        """A frame as ticks. `codes`: what it answers; None where the vendor speaks unasked."""
         parsed = self.vendor.parse(self.vendor.fresh(body, self._memory), self.universe)
-        dropped = parsed.dropped + (lost or Counter())
+        absent = [] if codes is None else self._absent(body, codes)
+        dropped = parsed.dropped + Counter(missing=len(absent))
+        asked = self._places(codes) if codes is not None else np.arange(len(self._sure))
+        if codes is None and parsed.dropped["line"]:
+            self._sure[:] = False  # whose line that was nobody knows
+        self._sure[self._places(absent)] = False
+        self._sure[parsed.spoiled[parsed.spoiled >= 0]] = False
+        self._sure[parsed.ticks["symbol"].indices.to_numpy()] = True
+        self.heard = tuple(self.universe.symbols[j] for j in asked[self._sure[asked]].tolist())
         self.traffic.frames += 1
         self.traffic.received_bytes += len(body)
         self.traffic.rows += parsed.ticks.num_rows
@@ -75,6 +87,19 @@ class Reading:
             "dropped": json.dumps(dropped),
         }
         return parsed.ticks.replace_schema_metadata(about)
+
+    def _places(self, codes: Sequence[str]) -> "np.typing.NDArray[np.int64]":
+        return np.array([self.universe.place[code.encode()] for code in codes], dtype=np.int64)
+
+    def _absent(self, body: bytes, codes: Sequence[str]) -> list[str]:
+        """Of whom an answer has no line."""
+        opening = self.vendor.opening
+        if not opening or body.count(b"\n" + opening) + body.startswith(opening) >= len(codes):
+            return []
+        heads = {
+            width: {line[:width] for line in body.split(b"\n")} for width in {len(opening + c.encode()) for c in codes}
+        }
+        return [code for code in codes if opening + code.encode() not in heads[len(opening) + len(code.encode())]]
 
 
 class VendorConnection(ABC):
@@ -112,6 +137,11 @@ class VendorConnection(ABC):
     def refused(self) -> frozenset[str]:
         """See `ports.Connection`."""
         return frozenset(self._reading.refused)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """See `ports.Connection`."""
+        return self._reading.heard
 
     @property
     def traffic(self) -> Traffic:

@@ -43,11 +43,12 @@ def parse(body: bytes, universe: Universe, *, prefix: bytes = POLLED) -> Parsed:
         line=int((~shaped & ~control).sum()),
         short=int(short.sum()),
     )
+    spoiled = [universe.place.get(code, -1) for code in lines.text(start[shaped & ~good], _CODE).tolist()]
     lines.keep(good)
     codes = lines.text(start[good], _CODE).tolist()
     place = np.array([universe.place.get(code, -1) for code in codes], dtype=np.int64)
     numbers = {name: _number(lines, k) for name, k in _FIELDS.items()}
-    return to_ticks(universe, place, _when(lines), numbers, dropped.items())
+    return to_ticks(universe, place, _when(lines), numbers, dropped.items(), spoiled)
 
 
 _FIELDS = {

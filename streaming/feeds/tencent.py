@@ -36,6 +36,7 @@ def parse(body: bytes, universe: Universe) -> Parsed:
     short = shaped & ((lines.n_separators - offset < _LEAST) | (offset < 0))
     dropped = Counter(empty=int(empty.sum()), line=int((~shaped & ~empty).sum()), short=int(short.sum()))
     good = shaped & ~short
+    spoiled = [universe.place.get(code, -1) for code in lines.text(lines.starts[short] + 2, 8).tolist()]
     lines.keep(good)
     offset = offset[good]
     codes = lines.text(lines.starts + 2, 8).tolist()
@@ -43,7 +44,7 @@ def parse(body: bytes, universe: Universe) -> Parsed:
     numbers = {name: lines.numbers(*lines.column(k + offset)) for name, k in _FIELDS.items()}
     numbers["volume"] = numbers["volume"] * np.where(universe.star[place], 1.0, _LOT)
     numbers["amount"] = lines.numbers(*_last_part(lines, *lines.column(_TRADED + offset)))
-    return to_ticks(universe, place, _when(lines, offset), numbers, dropped.items())
+    return to_ticks(universe, place, _when(lines, offset), numbers, dropped.items(), spoiled)
 
 
 _FIELDS = {"last": _LAST, "open": _OPEN, "high": _HIGH, "low": _LOW, "prev_close": _PREV_CLOSE, "volume": _VOLUME}

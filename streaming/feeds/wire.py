@@ -36,6 +36,8 @@ class Parsed:
 
     ticks: pa.RecordBatch
     dropped: Counter[str] = field(default_factory=Counter)
+    spoiled: Places = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Places in the universe of those whose lines were left out, as far as the lines tell; -1 may be among them."""
 
 
 class Universe:
@@ -148,9 +150,15 @@ def clock(hour: Places, minute: Places, second: Places) -> Places:
 
 
 def to_ticks(
-    universe: Universe, place: Places, when: Times, numbers: Mapping[str, Floats], dropped: Iterable[tuple[str, int]]
+    universe: Universe,
+    place: Places,
+    when: Times,
+    numbers: Mapping[str, Floats],
+    dropped: Iterable[tuple[str, int]],
+    spoiled: Sequence[int] = (),
 ) -> Parsed:
-    """Rows of ticks, without those that cannot be; what is left out is counted by reason.
+    """Rows of ticks, without those that cannot be; what is left out is counted by reason, `dropped` and `spoiled` being
+    what was left out before.
 
     `place`: (rows,) in the universe, -1 for codes that nobody asked for. `when`: UTC ns, -1 for none. Reasons: `code`,
     `time`, `number` (one is missing or no number), `range` (the last price lies outside the day's), `units`
@@ -182,7 +190,8 @@ def to_ticks(
     rows = slice(None) if good.all() else good
     arrays = [symbol_column(place[rows].astype(np.int32), universe.dictionary), column(when[rows], TIME)]
     arrays += [column(numbers[name][rows], pa.float64()) for name in TICK.names[2:]]
-    return Parsed(pa.RecordBatch.from_arrays(arrays, schema=TICK), +counts)
+    out = np.concatenate([np.array(spoiled, dtype=np.int64), place[~good]])
+    return Parsed(pa.RecordBatch.from_arrays(arrays, schema=TICK), +counts, out)
 
 
 def unseen(body: bytes, seen: dict[bytes, bytes], key: int) -> bytes:

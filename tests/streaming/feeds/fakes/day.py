@@ -103,16 +103,16 @@ class FakeDay:
         }
 
     def bars(self) -> pa.Table:
-        """The simulator's own one-minute bars of what is shown, by symbol and bar end."""
+        """The simulator's own one-minute bars of what has been shown, by symbol and bar end."""
         table = self.market.bars("1m", self.session)
-        until = pa.scalar(int(bar_ends(self.session, "1m")[self.minutes - 1]), pa.int64())
+        until = pa.scalar(min(int(bar_ends(self.session, "1m")[self.minutes - 1]), self.time), pa.int64())
         return ordered(table.filter(pc.less_equal(table["bar_end"].cast(pa.int64()), until)))
 
     def totals(self) -> dict[str, tuple[float, ...]]:
-        """Symbol -> what stands at the end: last, high, low, volume, amount; without those that never traded."""
+        """Symbol -> what is shown: last, high, low, volume, amount; without those that have not traded."""
         return {
             quote.symbol: (quote.last, quote.high, quote.low, quote.volume, quote.amount)
-            for quote in self.quotes(len(self.batches) - 1).values()
+            for quote in self.quotes(self.at).values()
             if quote.volume
         }
 
