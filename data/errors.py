@@ -17,6 +17,7 @@
     │   └── FeedError              a feed cannot go on
     │       ├── BannedError        the vendor has banned this address for a while
     │       └── RefusedError       the vendor refuses a whole batch for the sake of some codes in it
+    ├── BusError                   the bus between processes cannot go on (exit 1)
     ├── ScanError                  a scan could not be completed (exit 1)
     └── StaleDataError             data are missing or older than asked for (exit 3)
 
@@ -109,6 +110,10 @@ class RefusedError(FeedError):
     def __init__(self, message: str, *, symbols: frozenset[str] = frozenset()) -> None:
         super().__init__(message, reason="refused")
         self.symbols = symbols
+
+
+class BusError(MystocksScanError):
+    """The bus between processes cannot go on."""
 
 
 class ScanError(MystocksScanError):

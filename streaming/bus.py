@@ -15,17 +15,18 @@ What is lost is counted, and so is what nobody heard.
 import asyncio
 import inspect
 import logging
-import re
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from data.columns import column
-from streaming.ports import Event, Policy
+from streaming.ports import Event, Policy, Subscription
+from streaming.routes import Route
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def bar_topic(frame: str, symbol: str = "*") -> str:
 @dataclass(frozen=True)
 class SubscriberStats:
     """One subscriber in figures. `lost`: events dropped; `conflated`: rows that newer ones stood for; `errors`: of its
-    callback."""
+    callback; `duplicates`: events that came again and were left out."""
 
     name: str
     pattern: str
@@ -57,6 +58,7 @@ class SubscriberStats:
     lost: int
     conflated: int
     errors: int
+    duplicates: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,56 @@ class BusStats:
     subscribers: list[SubscriberStats]
 
 
-class EventBus:
+S = TypeVar("S", bound="Heard")
+
+
+class Heard(Subscription, Protocol):
+    """A subscription with a name that counts the errors of its callback."""
+
+    name: str
+    errors: int
+
+
+class Listening(ABC, Generic[S]):
+    """Callbacks over a bus that can be subscribed to. Holds their tasks."""
+
+    def __init__(self) -> None:
+        self._listeners: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    def subscribe(self, pattern: str, *, policy: Policy = Policy.BLOCK, size: int = 64, name: str = "") -> S:
+        """See `streaming.ports.Bus`."""
+
+    def listen(
+        self, pattern: str, callback: Callback, *, policy: Policy = Policy.BLOCK, size: int = 64, name: str = ""
+    ) -> S:
+        """Call `callback`, a plain or a coroutine function, with each event; its errors are logged and counted."""
+        queue = self.subscribe(pattern, policy=policy, size=size, name=name)
+
+        async def read() -> None:
+            async for event in queue:
+                try:
+                    result = callback(event)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception:
+                    # One subscriber's fault is not the others'.
+                    queue.errors += 1
+                    log.exception("subscriber %s failed on %s", queue.name, event.topic)
+
+        task = asyncio.create_task(read())
+        self._listeners.add(task)
+        task.add_done_callback(self._listeners.discard)
+        return queue
+
+
+class EventBus(Listening["Queue"]):
     """The bus of one event loop; fulfils `streaming.ports.Bus`. Holds subscribers and their queues."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._queues: list[Queue] = []
-        self._listeners: set[asyncio.Task[None]] = set()
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route[Queue]] = {}
         self._published: Counter[str] = Counter()
         self._unheard: Counter[str] = Counter()
         self._closed = False
@@ -87,7 +132,7 @@ class EventBus:
         self._published[topic] += 1
         route = self._routes.get(topic)
         if route is None:
-            route = self._routes[topic] = _Route.of(topic, self._queues)
+            route = self._routes[topic] = Route.of(topic, self._queues)
         waiting = []
         heard = False
         for queue, event in route.events(batch):
@@ -107,28 +152,6 @@ class EventBus:
         else:
             self._queues.append(queue)
             self._routes.clear()
-        return queue
-
-    def listen(
-        self, pattern: str, callback: Callback, *, policy: Policy = Policy.BLOCK, size: int = 64, name: str = ""
-    ) -> "Queue":
-        """Call `callback`, a plain or a coroutine function, with each event; its errors are logged and counted."""
-        queue = self.subscribe(pattern, policy=policy, size=size, name=name)
-
-        async def read() -> None:
-            async for event in queue:
-                try:
-                    result = callback(event)
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception:
-                    # One subscriber's fault is not the others'.
-                    queue.errors += 1
-                    log.exception("subscriber %s failed on %s", queue.name, event.topic)
-
-        task = asyncio.create_task(read())
-        self._listeners.add(task)
-        task.add_done_callback(self._listeners.discard)
         return queue
 
     async def close(self) -> None:
@@ -235,76 +258,6 @@ class Queue:
         while len(self._events) > self._size:
             self._events.popleft()
             self._lost += 1
-
-
-@dataclass
-class _Route:
-    """Who gets what is published on one topic."""
-
-    topic: str
-    whole: list[Queue]
-    """Those who get the batch as it is."""
-    parts: list[tuple[Queue, re.Pattern[str]]]
-    """Those whose pattern may fit some symbols and not others."""
-    _dictionary: pa.Array | None = field(default=None, init=False)
-    _codes: list[npt.NDArray[np.int64]] = field(default_factory=list, init=False)
-    """For each of `parts`, the codes of its symbols in that dictionary."""
-
-    @classmethod
-    def of(cls, topic: str, queues: Iterable[Queue]) -> "_Route":
-        whole, parts = [], []
-        for queue in queues:
-            pattern = _compiled(queue.pattern)
-            # No pattern spells the NUL that stands for the symbol; what fits it fits every symbol.
-            if pattern.fullmatch(topic.replace("*", "\0")):
-                whole.append(queue)
-            elif "*" in topic:
-                parts.append((queue, pattern))
-        return cls(topic, whole, parts)
-
-    def events(self, batch: pa.RecordBatch) -> list[tuple[Queue, Event]]:
-        """Each subscriber's event."""
-        event = Event(self.topic, batch)
-        found = [(queue, event) for queue in self.whole]
-        if not self.parts:
-            return found
-        symbol = batch.column(batch.schema.get_field_index("symbol"))
-        if self._dictionary is None or not self._dictionary.equals(symbol.dictionary):
-            self._dictionary = symbol.dictionary
-            topics = {self.topic.replace("*", name): code for code, name in enumerate(symbol.dictionary.to_pylist())}
-            self._codes = [_fitting(queue.pattern, pattern, topics) for queue, pattern in self.parts]
-        codes = symbol.indices.to_numpy()
-        order = np.argsort(codes, kind="stable")
-        ordered = codes[order]
-        for (queue, _), wanted in zip(self.parts, self._codes, strict=True):
-            first, last = np.searchsorted(ordered, wanted), np.searchsorted(ordered, wanted, side="right")
-            rows = np.concatenate([order[a:b] for a, b in zip(first, last, strict=True)] or [order[:0]])
-            if len(rows):
-                topic = self.topic
-                if len(wanted) == 1:
-                    topic = topic.replace("*", symbol.dictionary[int(wanted[0])].as_py())
-                found.append((queue, Event(topic, _rows(batch, np.sort(rows)))))
-        return found
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(text) for text in pattern.split("*")), re.DOTALL)
-
-
-def _fitting(text: str, pattern: re.Pattern[str], topics: Mapping[str, int]) -> npt.NDArray[np.int64]:
-    """The codes of the topics that a pattern fits; one that spells its topic out is looked up."""
-    if "*" not in text:
-        codes = [topics[text]] if text in topics else []
-    else:
-        codes = [code for topic, code in topics.items() if pattern.fullmatch(topic)]
-    return np.array(codes, dtype=np.int64)
-
-
-def _rows(batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    """Some rows of a batch: a view where they stand together."""
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return batch.slice(int(rows[0]), len(rows))
-    return batch.take(column(rows, pa.int64()))
 
 
 def _newest(events: Iterable[Event]) -> tuple[deque[Event], int]:

@@ -1,8 +1,11 @@
 """What several tests stand on."""
 
 import os
+import shutil
+import socket
+import subprocess
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +35,68 @@ def market() -> Path:
     if not (folder / "ashare_daily_2020_2025.parquet").is_file():
         pytest.skip(f"the real market is not on this machine: {folder} is missing")
     return folder
+
+
+class RedisServer:
+    """A redis-server of the tests' own: on a free port, with nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Returns once it takes connections. What an earlier one knew is forgotten."""
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        said = []
+        while "eady to accept connections" not in (line := process.stdout.readline()):
+            said.append(line)
+            assert line, "".join(said)
+        self._process = process
+
+    def stop(self) -> None:
+        """As by a power cut."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+    def forget(self) -> None:
+        """Empty it, without a restart."""
+        with socket.create_connection(("127.0.0.1", self.port)) as to:
+            to.sendall(b"FLUSHALL\r\n")
+            assert to.recv(100) == b"+OK\r\n"
+
+
+@pytest.fixture(scope="session")
+def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not on this machine")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(_redis_server: RedisServer) -> RedisServer:
+    """A running redis-server that knows nothing."""
+    if not _redis_server.running:
+        _redis_server.start()
+    _redis_server.forget()
+    return _redis_server
 
 
 @pytest.hookimpl(wrapper=True)
