@@ -17,7 +17,7 @@ from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
 from scanner.market import ScanResult, merge, to_signals
-from scanner.resident import ShardTask, split, to_ipc
+from scanner.resident import ShardTask, split
 from scanner.scan import make_plan
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,6 @@ class MarketScan:
         """Scan at `bar_end` (UTC ns) what is stored from `origin` on; `batch` and `previous` as in `ShardTask`."""
         start = time.perf_counter()
         self._trace += 1
-        ipc = None if batch is None else to_ipc(batch)
         tasks = [
             ShardTask(
                 str(self.store.root),
@@ -94,7 +93,7 @@ class MarketScan:
                 self.engine.name,
                 self.plan,
                 previous,
-                ipc,
+                batch,
                 self._trace,
             )
             for shard in self.shards

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
@@ -167,10 +168,11 @@ class DaskCluster:
                 raise ScanError(f"the cluster has no workers{f' with the resource {RESOURCE}' if needs else ''}")
             keys = [f"scan-{task.frame}-{task.bar_end}-{n}-{task.trace}-{attempt}" for n, task in enumerate(tasks)]
             try:
-                answers = self._map(_run_shard, tasks, keys, end - time.monotonic(), needs)
+                found = self._map(_run_shard, tasks, keys, end - time.monotonic(), needs)
                 break
             except _WorkerGoneError as error:
                 log.warning("%s; scanning on those that are left", error)
+        answers: list[tuple[str, ShardAnswer]] = [(address, pickle.loads(answer)) for address, answer in found]
         lost = {address for address, answer in answers if answer.report is not None and answer.report.lost}
         if lost:
             log.error("the GPU is lost to %s; ending these workers, so that others take their place", sorted(lost))
@@ -190,19 +192,13 @@ class DaskCluster:
         deadline_s: float,
         needs: Mapping[str, int] | None = None,
     ) -> list[R]:
-        futures = [
-            self._client.submit(
-                function,
-                item,
-                key=key,
-                pure=False,
-                workers=[self._workers[number % len(self._workers)]],
-                # Where one may not go where it was told to, Dask sends it to any worker, whatever it needs.
-                allow_other_workers=not needs,
-                resources=needs,
-            )
-            for number, (item, key) in enumerate(zip(items, keys, strict=True))
-        ]
+        import dask
+
+        place = {key: [self._workers[number % len(self._workers)]] for number, key in enumerate(keys)}
+        # All in one message: Dask holds a second one back for some milliseconds.
+        # Where one may not go where it was told to, Dask sends it to any worker, whatever it needs.
+        with dask.annotate(workers=lambda key: place[key], allow_other_workers=not needs):
+            futures = self._client.map(function, items, key=keys, pure=False, resources=needs)
         try:
             self._wait(futures, deadline_s, needs)
             answers: list[R] = self._client.gather(futures)
@@ -246,11 +242,11 @@ class _WorkerGoneError(ScanError):
     """A worker went to which tasks were bound."""
 
 
-def _run_shard(task: ShardTask) -> tuple[str, ShardAnswer]:
-    """On a worker: the answer, and the worker's address."""
+def _run_shard(task: ShardTask) -> tuple[str, bytes]:
+    """On a worker: its address, and the answer pickled, since Dask would look into every part of it."""
     from distributed import get_worker
 
-    return get_worker().address, run_shard(task)
+    return get_worker().address, pickle.dumps(run_shard(task), protocol=5)
 
 
 def _here(task: ShardTask, reason: str) -> ShardAnswer:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,10 @@ MOST = 8
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard's part of one scan. All of it travels, so that any worker can do it, from the store if need be."""
+    """One shard's part of one scan. All of it travels, so that any worker can do it, from the store if need be.
+
+    What is the same from scan to scan is pickled once, and unpickled once where it arrives.
+    """
 
     root: str
     frame: str
@@ -55,14 +59,36 @@ class ShardTask:
     plan: Plan
     previous: int | None = None
     """The bar end before `bar_end`, if `batch` holds every bar after it."""
-    batch: bytes | None = None
-    """The bars of `bar_end` as an Arrow IPC stream; without it they are read from the store."""
+    batch: pa.Table | pa.RecordBatch | None = None
+    """The bars of `bar_end`, which travel as an Arrow IPC stream; without it they are read from the store."""
     trace: int = 0
 
     @property
     def key(self) -> tuple[object, ...]:
         """What makes two tasks meet the same resident bars."""
         return self.root, self.frame, self.adjusted, self.symbols
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan)
+        bars = None if self.batch is None else _to_ipc(self.batch.select(COLUMNS))
+        return _task, (lasting, self.origin, self.bar_end, self.previous, bars, self.trace)
+
+
+@functools.lru_cache(maxsize=32)
+def _pickled(*lasting: object) -> bytes:
+    return pickle.dumps(lasting, protocol=5)
+
+
+@functools.lru_cache(maxsize=32)
+def _unpickled(lasting: bytes) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = pickle.loads(lasting)
+    return found
+
+
+def _task(lasting: bytes, origin: int, bar_end: int, previous: int | None, bars: bytes | None, trace: int) -> ShardTask:
+    root, frame, adjusted, symbols, engine, plan = _unpickled(lasting)
+    batch = None if bars is None else pa.ipc.open_stream(bars).read_all()
+    return ShardTask(root, frame, adjusted, symbols, origin, bar_end, engine, plan, previous, batch, trace)
 
 
 class Resident:
@@ -270,7 +296,7 @@ def _bring_upto(resident: Resident, task: ShardTask) -> bool:
         return True
     if resident.upto != task.previous or task.batch is None:
         return False
-    table = from_ipc(task.batch)
+    table = _table(task.batch)
     if table["bar_end"].cast(pa.int64()).unique().to_pylist() not in ([], [task.bar_end]):
         return False  # a revision of older bars is among them
     resident.advance(table, task.bar_end)
@@ -301,21 +327,20 @@ def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
         adjusted=task.adjusted,
     )
     if task.batch is not None:
-        table = pa.concat_tables([table, from_ipc(task.batch).select(COLUMNS)], promote_options="permissive")
+        table = pa.concat_tables([table, _table(task.batch).select(COLUMNS)], promote_options="permissive")
     return Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end, task.origin)
 
 
-def to_ipc(bars: pa.Table | pa.RecordBatch) -> bytes:
+def _table(bars: pa.Table | pa.RecordBatch) -> pa.Table:
+    return bars if isinstance(bars, pa.Table) else pa.Table.from_batches([bars])
+
+
+def _to_ipc(bars: pa.Table | pa.RecordBatch) -> bytes:
     """Bars as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, bars.schema) as writer:
         writer.write(bars)
     return bytes(sink.getvalue())
-
-
-def from_ipc(stream: bytes) -> pa.Table:
-    """The inverse of `to_ipc`."""
-    return pa.ipc.open_stream(stream).read_all()
 
 
 def split(symbols: Sequence[str], n_shards: int) -> list[tuple[str, ...]]:

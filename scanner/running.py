@@ -179,7 +179,8 @@ class Running:
         self._copyto(self._now[term, 0][0], row if self.machine.xp is np else self.machine.put(row), has)
 
     def _take(self, term: Term, has: Mask) -> None:
-        self._copyto(self._now[cell_of(term)][0], self._compute(term), has)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            self._copyto(self._now[cell_of(term)][0], self._compute(term), has)
 
     def advance(self, has: Mask, ends: Any, *, copy: bool = True) -> None:
         """One more bar for the columns of `has`, whose bar ends are `ends`; its fields are read from `bars`."""
@@ -193,10 +194,9 @@ class Running:
             self.t += has
             np.copyto(self.last, ends, where=has)
         self._known.clear()
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for stage in self._stages:
-                for work in stage:
-                    work(has)
+        for stage in self._stages:
+            for work in stage:
+                work(has)
 
     def row(self, term: Term) -> Any:
         """(symbols,) a term at each symbol's newest bar, on the machine; of several outputs a tuple of such.

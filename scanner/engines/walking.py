@@ -28,6 +28,12 @@ masks = types.Array(boolean, 1, "C", readonly=True)
 @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def cut(t, has, runs):
     """The runs of columns of `has` that stand at the same t; returns how many."""
+    together = 0
+    for j in range(len(t)):
+        together += has[j] & (t[j] == t[0])
+    if 0 < together == len(t):
+        runs[0, 0], runs[0, 1], runs[0, 2] = t[0], 0, len(t)
+        return 1
     n, j = 0, 0
     while j < len(t):
         if has[j]:

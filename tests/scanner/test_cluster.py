@@ -22,7 +22,7 @@ from scanner.cluster import DaskCluster, InlineCluster, make_cluster
 from scanner.engines.base import choose
 from scanner.loading import StrategyRegistry, load
 from scanner.market import ScanResult, merge
-from scanner.resident import ShardTask, run_shard, split, to_ipc
+from scanner.resident import ShardTask, run_shard, split
 from scanner.scan import make_plan
 
 FILES = {
@@ -78,7 +78,7 @@ def tasks(store: BarStore, registry: StrategyRegistry, simulated: SimulatedMarke
 
     def make(place: int, n_shards: int, *, live: bool = False) -> list[ShardTask]:
         rows = daily.filter(pc.equal(daily["bar_end"].cast(pa.int64()), ends[place]))
-        batch, previous = (to_ipc(rows), ends[place - 1]) if live else (None, None)
+        batch, previous = (rows, ends[place - 1]) if live else (None, None)
         return [
             ShardTask(
                 str(store.root), "1d", None, shard, ends[0], ends[place], "talib", plan, previous, batch, time.time_ns()

@@ -24,7 +24,7 @@ from scanner.engines import gpu
 from scanner.engines.base import choose
 from scanner.loading import StrategyRegistry, load
 from scanner.market import ScanResult, merge
-from scanner.resident import ShardTask, split, to_ipc
+from scanner.resident import ShardTask, split
 from scanner.scan import make_plan
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="a C compiler is not on this machine")
@@ -115,7 +115,7 @@ def tasks(store: BarStore, registry: StrategyRegistry, simulated: SimulatedMarke
     def make(place: int) -> list[ShardTask]:
         rows = daily.filter(pc.equal(daily["bar_end"].cast(pa.int64()), ends[place]))
         task = ShardTask(str(store.root), "1d", None, (), ends[0], ends[place], "cuda", plan, ends[place - 1])
-        each = replace(task, batch=to_ipc(rows), trace=time.time_ns())
+        each = replace(task, batch=rows, trace=time.time_ns())
         return [replace(each, symbols=shard) for shard in split(simulated.symbols, 2)]
 
     return make

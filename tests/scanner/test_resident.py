@@ -1,6 +1,8 @@
 """A shard's resident bars: advanced bar by bar they are those read anew from the store, to the last bit."""
 
+import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from data.schema import NAME
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from scanner import resident
-from scanner.resident import Resident, ShardTask, run_shard, split, to_ipc
+from scanner.resident import Resident, ShardTask, run_shard, split
 from scanner.scan import Plan, ShardAnswer, make_plan
 
 RULES = """
@@ -177,7 +179,7 @@ def test_a_task_answers_the_same_however_it_came_to_its_bars(
     monkeypatch.setattr(resident, "_read", lambda task, ahead: reads.append(task.bar_end) or read(task, ahead))
 
     def task(n: int, previous: int | None, origin: int = 0) -> ShardTask:
-        batch = None if previous is None else to_ipc(at(daily, ends[n]))
+        batch = None if previous is None else at(daily, ends[n])
         before = None if previous is None else ends[previous]
         return ShardTask(str(store.root), "1d", None, shard, ends[origin], ends[n], engine, plan, before, batch)
 
@@ -251,7 +253,7 @@ def test_a_shard_that_stayed_is_one_that_is_read_anew(
     ends, shard = ends_of(table), split(simulated.symbols, 4)[1]
 
     def task(n: int, batch: bool) -> ShardTask:
-        given = (ends[n - 1], to_ipc(at(table, ends[n]))) if batch else ()
+        given = (ends[n - 1], at(table, ends[n])) if batch else ()
         return ShardTask(str(store.root), frame, None, shard, ends[0], ends[n], "vector", plan, *given)
 
     stayed = resident._residents
@@ -278,7 +280,7 @@ def test_bars_that_the_store_does_not_have_yet_come_with_the_task(
     batch = at(daily, ends[100])
     shard = split(simulated.symbols, 2)[1]
     task = ShardTask(
-        str(store.root), "1d", None, shard, ends[0], ends[100], "talib", plan, ends[99], to_ipc(batch.to_batches()[0])
+        str(store.root), "1d", None, shard, ends[0], ends[100], "talib", plan, ends[99], batch.to_batches()[0]
     )
     early = answer_of(run_shard(task))
     resident._residents.clear()
@@ -301,7 +303,7 @@ def test_names_are_those_of_the_scanned_session(
         store.append_names(pa.Table.from_pylist(rows, NAME))
 
     def task(n: int) -> ShardTask:
-        batch = to_ipc(at(daily, ends[n]))
+        batch = at(daily, ends[n])
         root = str(store.root)
         return ShardTask(root, "1d", None, simulated.symbols, ends[0], ends[n], "talib", plan, ends[n - 1], batch)
 
@@ -325,7 +327,7 @@ def test_a_batch_that_revises_older_bars_makes_it_read_anew(
     revised = old.set_column(old.column_names.index("close"), old.schema.field("close"), close).set_column(
         old.column_names.index("revision"), old.schema.field("revision"), pa.array([1] * old.num_rows, pa.int32())
     )
-    batch = to_ipc(pa.concat_tables([revised, at(daily, ends[100])]))
+    batch = pa.concat_tables([revised, at(daily, ends[100])])
     task = ShardTask(root, "1d", None, shard, ends[0], ends[100], "talib", plan, ends[99], batch)
     found = answer_of(run_shard(task))
     (kept,) = resident._residents.values()
@@ -351,3 +353,15 @@ def test_shards_hold_every_symbol_once_and_are_of_one_size() -> None:
         assert len(shards) == min(n, 23)
         assert max(map(len, shards)) - min(map(len, shards)) <= 1
     assert split([], 3) == []
+
+
+def test_what_lasts_is_unpickled_once(simulated: SimulatedMarket) -> None:
+    """So that a plan that comes again is known by being the same object, and not looked through."""
+    table = simulated.bars("1d", *simulated.sessions[:1])
+    task = ShardTask("store", "1d", None, simulated.symbols, 1, 2, "talib", make_plan("1d", []), 1, table)
+    one, two = (pickle.loads(pickle.dumps(replace(task, bar_end=end))) for end in (2, 3))
+    assert one.plan is two.plan
+    assert one.symbols is two.symbols
+    assert (one.bar_end, two.bar_end) == (2, 3)
+    assert one.batch.select(["symbol", "close"]).equals(table.select(["symbol", "close"]))
+    assert replace(one, batch=None) == replace(task, batch=None)
