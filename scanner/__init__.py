@@ -8,7 +8,7 @@ values = compute(["RSI(14)", "MACD(12,26,9).hist"], panel)
 values["RSI(14)"]                                   # float64 (bars, symbols), rows = panel.times
 """
 
-from scanner.evaluate import Values, compute
+from scanner.computing import Values, compute
 from scanner.functions import bars_since, count, cross_over, cross_under, every, highest, lowest, prev, rank
 from scanner.indicators import catalog
 from scanner.strategy import BaseStrategy, Hits, MarketContext, Strategy, SymbolContext, Universe

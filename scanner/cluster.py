@@ -39,6 +39,12 @@ class Cluster(Protocol):
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         """The answers in the order of the tasks. Task k keeps its bars where it ran before. Raises ScanError."""
 
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline_s: float, gpu: bool = False) -> list[R]:
+        """function(item) of each, item k on worker k modulo workers; `gpu`: on those with a GPU, one at a time.
+
+        Raises what it raises, TimeoutError, ScanError.
+        """
+
     def close(self) -> None:
         """Give everything back."""
 
@@ -58,6 +64,9 @@ class InlineCluster:
 
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         return [run_shard(task, self._ahead) for task in tasks]
+
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline_s: float, gpu: bool = False) -> list[R]:
+        return [function(item) for item in items]
 
     def close(self) -> None:
         pass
@@ -96,6 +105,8 @@ class DaskCluster:
         environ = dask.config.get("distributed.nanny.pre-spawn-environ")
         kept = {"MALLOC_TRIM_THRESHOLD_": 1 << 29, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ | kept})
+        # What `map` is given travels whole, and again where a worker died: that is no mistake to warn of.
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"})
         logging.getLogger("distributed").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", message="Port .* is already in use")  # another is taken, and said
         if self.name in ("local", "cuda"):
@@ -145,6 +156,12 @@ class DaskCluster:
             if all(worker["resources"].get(name, 0) >= n for name, n in (needs or {}).items())
         )
 
+    def _look(self, needs: Mapping[str, int]) -> None:
+        """Which workers there are: some may have gone, or come back; their shards are read from the store again."""
+        self._workers = self._alive(needs)
+        if not self._workers:
+            raise ScanError(f"the cluster has no workers{f' with the resource {RESOURCE}' if needs else ''}")
+
     def run(self, tasks: Sequence[ShardTask], *, deadline_s: float) -> list[ShardAnswer]:
         try:
             return self._thread.submit(self._run, tasks, deadline_s).result()
@@ -161,11 +178,7 @@ class DaskCluster:
         needs = {RESOURCE: 1} if any(task.engine == "cuda" for task in tasks) else {}
         end = time.monotonic() + deadline_s
         for attempt in itertools.count():
-            alive = self._alive(needs)
-            if alive != self._workers:
-                self._workers = alive  # some went, or came back: their shards are read from the store again
-            if not alive:
-                raise ScanError(f"the cluster has no workers{f' with the resource {RESOURCE}' if needs else ''}")
+            self._look(needs)
             keys = [f"scan-{task.frame}-{task.bar_end}-{n}-{task.trace}-{attempt}" for n, task in enumerate(tasks)]
             try:
                 found = self._map(_run_shard, tasks, keys, end - time.monotonic(), needs)
@@ -179,10 +192,17 @@ class DaskCluster:
             self._client.run(os._exit, 1, workers=sorted(lost), on_error="ignore")
         return [answer for _, answer in answers]
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline_s: float) -> list[R]:
-        """function(item) of each, item k on worker k modulo workers. Raises what it raises, TimeoutError, ScanError."""
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline_s: float, gpu: bool = False) -> list[R]:
+        if self._closed.is_set():
+            raise UsageError(f"the cluster {self.name!r} was closed. Open another with scanner.cluster.make_cluster")
         keys = [f"map-{number}-{time.time_ns()}" for number in range(len(items))]
-        return self._thread.submit(self._map, function, items, keys, deadline_s).result()
+        needs = {RESOURCE: 1} if gpu else {}
+
+        def work() -> list[R]:
+            self._look(needs)
+            return self._map(function, items, keys, deadline_s, needs)
+
+        return self._thread.submit(work).result()
 
     def _map(
         self,

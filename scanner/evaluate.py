@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import ExpressionError
-from data.panel import Floats, Panel
-from scanner.engines.base import Call, Engine, Series, choose, run_all
-from scanner.engines.report import watched
+from scanner.engines.base import Call, Engine, Series, run_all
 from scanner.fields import FIELDS, Source, tail
 from scanner.functions import FUNCTIONS, both, compare, either, negated, rank_within
 from scanner.indicators.window import WINDOWS
@@ -166,49 +164,6 @@ def _function(term: Term, keep: int, values: Mapping[Term, Any], source: Source)
     if young and n is not None:
         found = np.where(age < (function.reach(n) or 0), np.nan, found)
     return tail(found, keep)
-
-
-class Values(Mapping[str, Floats]):
-    """What `compute` returns: expression as it was written -> float64 (bars, symbols) on the panel's rows."""
-
-    def __init__(self, values: Mapping[str, Floats], engine: str) -> None:
-        self._values = values
-        self.engine = engine
-        """The engine that computed it."""
-
-    def __getitem__(self, expression: str) -> Floats:
-        return self._values[expression]
-
-    def __iter__(self) -> Any:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def compute(expressions: Iterable[str] | str, panel: Panel, engine: str | Engine = "auto") -> Values:
-    """Compute expressions of the rule language over a whole panel, in this process.
-
-    Each symbol is computed over its own bars: a halt is no bar. Returns expression -> float64 (bars, symbols), rows =
-    `panel.times`, NaN where there is no bar and during the lookback; a condition is 1.0, 0.0 or NaN where unknown.
-    Prices are taken as they stand in the panel, without adjustment.
-
-    Raises ExpressionError, ParameterError, EngineError.
-    """
-    terms = expressions_of(expressions)
-    chosen = choose(engine)[0] if isinstance(engine, str) else engine
-    source = Source(panel.pack(), adjust=False)
-    with watched(chosen) as report:
-        results = evaluate(dict.fromkeys(terms.values(), source.length), source, chosen)
-    shape = (source.length, len(panel.symbols))
-    unpacked: dict[Term, Floats] = {}
-    for term in dict.fromkeys(terms.values()):
-        value = results[term] if np.ndim(results[term]) else np.full(shape, results[term])
-        full = source.packed.unpack(value, panel.times)
-        # What the caller does to its values is no business of the panel's.
-        own = full.flags.writeable and not any(np.may_share_memory(full, matrix) for matrix in panel.fields.values())
-        unpacked[term] = full if own else full.copy()
-    return Values({expression: unpacked[term] for expression, term in terms.items()}, report.engine)
 
 
 def expressions_of(expressions: Iterable[str] | str) -> dict[str, Term]:

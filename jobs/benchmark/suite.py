@@ -25,10 +25,10 @@ from jobs.drill import golden_bits, leaks
 from jobs.drill import market as a_market
 from jobs.findings import Finding
 from scanner.cluster import DaskCluster
+from scanner.computing import compute
 from scanner.engines.base import choose, load
 from scanner.engines.gpu import probe
 from scanner.engines.on_gpu import CudaEngine
-from scanner.evaluate import compute
 from scanner.indicators import kernels
 
 CASES = ("one-indicator", "batch", "last", "history", "bar", "bar-halts", "scan")

@@ -1,6 +1,6 @@
 """A simulated market to scan, bars made by hand, and strategies written on the spot."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from data.calendar import bar_ends
 from data.panel import FIELDS, NO_BAR, Packed
 from data.simulator import SimulatedMarket
+from scanner.cluster import DaskCluster, make_cluster
 from scanner.engines.base import Engine, choose
 from scanner.loading import StrategyRegistry, load
 
@@ -33,6 +34,15 @@ def simulated() -> SimulatedMarket:
 def daily(simulated: SimulatedMarket) -> pa.Table:
     """130 of its sessions as daily bars."""
     return simulated.bars("1d", *simulated.sessions[:130])
+
+
+@pytest.fixture(scope="session")
+def dask() -> Iterator[DaskCluster]:
+    """Two worker processes, which tests may kill: who needs both waits for them."""
+    made = make_cluster("local", workers=2, dashboard_port=0)
+    assert isinstance(made, DaskCluster)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,14 +44,6 @@ class Old(BaseStrategy):
         return context.signal("BUY") if context.indicators.get("MACD").hist[-1] > 0 else None
 """,
 }
-
-
-@pytest.fixture(scope="module")
-def dask() -> Iterator[DaskCluster]:
-    made = make_cluster("local", workers=2, dashboard_port=0)
-    assert isinstance(made, DaskCluster)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +210,8 @@ def test_a_cluster_that_was_closed_says_so(tasks: Any) -> None:
     closed.close()
     with pytest.raises(ScanError, match="the cluster was closed during a scan"):
         closed.run(tasks(100, 1), deadline_s=1)
+    with pytest.raises(UsageError, match=r"the cluster 'local' was closed\. Open another"):
+        closed.map(len, [()], deadline_s=1)
 
 
 def test_clusters_by_name() -> None:

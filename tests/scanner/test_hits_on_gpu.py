@@ -9,11 +9,11 @@ import pytest
 from data.panel import Packed
 from data.simulator import SimulatedMarket
 from scanner import ptx
+from scanner.computing import compute
 from scanner.engines.base import load as engine_named
 from scanner.engines.device import DeviceLostError
 from scanner.engines.on_gpu import CudaEngine
 from scanner.engines.pretend import HostDevice
-from scanner.evaluate import compute
 from scanner.loading import load
 from scanner.market import ScanResult, merge, to_signals
 from scanner.ptx.on_cpu import PtxMachine
