@@ -61,15 +61,29 @@ import math
 
 from numba import int64, njit, types
 
-from scanner.engines.words import at, call, fetch, integers, numbers, take
+from scanner.engines.words import at, call, integers, line, numbers, one, settle, take
 
 counts = types.Array(int64, 1, "C", readonly=True)
 table = types.Array(int64, 2, "C", readonly=True)
 
 
 @njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def sweep(kernel, left, right, bars, first, stop, places, n_inputs, n_outputs, params):
-    matrices, begins, stops = integers(places), integers(first), integers(stop)
+def put(source, to, n):
+    """Copy n numbers past the caches: memory is not read before, as it would be otherwise."""
+    while n > 0 and to % 64 != 0:
+        one(to, source)
+        to, source, n = to + 8, source + 8, n - 1
+    while n >= 8:
+        line(to, source)
+        to, source, n = to + 64, source + 64, n - 8
+    while n > 0:
+        one(to, source)
+        to, source, n = to + 8, source + 8, n - 1
+
+
+@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def sweep(kernel, left, right, bars, first, stop, places, n_inputs, n_outputs, params, keep, streams, wide):
+    matrices, begins, stops, to = integers(places), integers(first), integers(stop), integers(streams)
     begin, late, end = bars, int64(0), bars
     for j in range(left, right):
         begin, late, end = min(begin, begins[j]), max(late, begins[j]), min(end, stops[j])
@@ -79,43 +93,39 @@ def sweep(kernel, left, right, bars, first, stop, places, n_inputs, n_outputs, p
         values = at(state, row * pitch)
         for j in range(left, right):
             values[j] = 0.0
-    keep = matrices[k + 4]
-    for t in range(bars - keep, begin):
-        for m in range(n_inputs + 1, n_inputs + 1 + n_outputs):
-            out = at(numbers(matrices[3 * m]), t % keep * matrices[3 * m + 2])
-            for j in range(left, right):
-                out[j] = math.nan
-    for t in range(begin, bars):
-        if begin < t <= late:
-            for j in range(left, right):
-                if begins[j] == t:
-                    for row in range(rows):
-                        at(state, row * pitch)[j] = 0.0
-        if t + 1 < bars:
-            for m in range(n_inputs):
-                ahead = matrices[3 * m] + 8 * ((t + 1) * matrices[3 * m + 2])
-                for j in range(left, right, 8):
-                    fetch(ahead + 8 * j)
-        if call(kernel, t, left, right, places, params):
-            return 1
-        if t >= bars - keep and (t < late or t >= end):
-            for m in range(n_inputs + 1, n_inputs + 1 + n_outputs):
-                out = at(numbers(matrices[3 * m]), t % keep * matrices[3 * m + 2])
+    for t in range(min(begin, bars - keep), bars):
+        if t >= begin:
+            if begin < t <= late:
                 for j in range(left, right):
-                    value = out[j]
-                    out[j] = value if (t >= begins[j]) & (t < stops[j]) else math.nan
+                    if begins[j] == t:
+                        for row in range(rows):
+                            at(state, row * pitch)[j] = 0.0
+            if call(kernel, t, left, right, places, params):
+                return 1
+        if t >= bars - keep:
+            for k in range(n_outputs):
+                m = 3 * (n_inputs + 1 + k)
+                address = matrices[m] + 8 * (t % matrices[m + 1] * matrices[m + 2])
+                if t < late or t >= end:
+                    out = numbers(address)
+                    for j in range(left, right):
+                        value = out[j]
+                        out[j] = value if (t >= begins[j]) & (t < stops[j]) else math.nan
+                if streams != 0:
+                    put(address + 8 * left, to[k] + 8 * (t % keep * wide + left), right - left)
     return 0
 
 
 @njit(
-    int64(*[int64] * 5, table, table, types.Array(int64, 1, "C"), int64, int64),
+    int64(*[int64] * 5, table, table, types.Array(int64, 1, "C"), int64, int64, int64),
     nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True,
 )
-def work(next_block, block, skew, n, bars, steps, matrices, places, scratch, pitch):
+def work(next_block, block, skew, n, bars, steps, matrices, places, scratch, outs, pitch):
     while True:
         edge = take(next_block) * block - skew
         left, right = max(int64(0), edge), min(n, edge + block)
         if left >= n:
+            settle()
             return 0
         for k in range(len(steps)):
             kernel, n_inputs, n_outputs, rows, keep, first, stop, params = steps[k]
@@ -123,10 +133,17 @@ def work(next_block, block, skew, n, bars, steps, matrices, places, scratch, pit
                 places[3 * m], places[3 * m + 1], places[3 * m + 2] = matrices[k, m], bars, n
             m = 3 * n_inputs
             places[m], places[m + 1], places[m + 2] = scratch - 8 * edge, rows, pitch
+            results = matrices[k, n_inputs:].ctypes.data
             for o in range(n_outputs):
                 m = 3 * (n_inputs + 1 + o)
-                places[m], places[m + 1], places[m + 2] = matrices[k, n_inputs + o], keep, n
-            if sweep(kernel, left, right, bars, first, stop, places.ctypes.data, n_inputs, n_outputs, params):
+                if outs == 0:
+                    places[m], places[m + 1], places[m + 2] = matrices[k, n_inputs + o], keep, n
+                else:
+                    places[m], places[m + 1], places[m + 2] = outs + 8 * (o * pitch - edge), 1, pitch
+            if sweep(
+                kernel, left, right, bars, first, stop, places.ctypes.data, n_inputs, n_outputs, params,
+                keep, results if outs != 0 else 0, n,
+            ):
                 return k + 1
 
 
@@ -139,7 +156,7 @@ def batch(kernel, block, bars, first, stop, places, n_inputs, n_outputs, params)
         right = min(len(first), left + block)
         if sweep(
             kernel, left, right, bars, first.ctypes.data, stop.ctypes.data, places.ctypes.data, n_inputs, n_outputs,
-            params,
+            params, places[3 * n_inputs + 4], 0, 0,
         ):
             return 1
     return 0
@@ -240,12 +257,13 @@ def compiled(indicator: Indicator) -> Compiled:
 def loops() -> Any:
     """The loops that drive kernels:
 
-    work(next_block, block, skew, n, bars, steps, matrices, places, scratch, pitch): takes the blocks of columns that no
-    other thread takes, one by one, through all steps. `next_block`: the address of the number of the next one; block i
+    work(next_block, block, skew, n, bars, steps, matrices, places, scratch, outs, pitch): takes the blocks of columns
+    that no other thread takes, one by one, through all steps. `next_block`: the address of the number of the next one; block i
     is the columns from i * `block` - `skew` on. A step: the kernel's address, number of inputs, of outputs, rows of
     state, rows of a result, addresses of `first`, of `stop`, of parameters; in `matrices` the addresses of its inputs
     and results, (bars, n) and rings (rows, n). `places`: room for 3 a matrix; `scratch`: the address of room for states
-    of `pitch` columns. Returns 0, or 1 more than the step that took a row that there is not.
+    of `pitch` columns; `outs`: of room for one row of each result, from where it goes to memory past the caches, or 0.
+    Returns 0, or 1 more than the step that took a row that there is not.
 
     look(matrix, left, right, bars, pitch, first, stop): `first`, each column's first bar, becomes the first one at
     which it is finite, and `stop` the first later one at which it is not.

@@ -18,6 +18,8 @@ from scanner.indicators.spec import Indicator
 
 LARGE = 1 << 17
 """Bars times symbols from which on more than one thread pays."""
+STREAMED_BYTES = 4 << 20
+"""Results of as many bytes go to memory past the caches, which they would only fill."""
 _PITCH = BLOCK + 8
 """Columns of the states of a block: rows a power of two apart would contend for the same places of a cache."""
 
@@ -149,14 +151,18 @@ class _Plan:
         self._steps = np.array(steps, dtype=np.int64)
         self._matrices = np.array([[*row, *[0] * (self._width - len(row))] for row in matrices], dtype=np.int64)
         self._skew = (skew or 0) // 8
+        results = sum(output.nbytes for outputs in self._outputs for output in outputs)
+        self._streamed = results >= STREAMED_BYTES
         self._next = np.zeros(1, dtype=np.int64)
 
     def run(self) -> None:
         """Take the blocks that no other thread takes, one by one, through all calls; raises KernelError."""
-        scratch = aligned(self._rows * _PITCH)
+        scratch = aligned((self._rows + self._width) * _PITCH)
+        states = scratch.ctypes.data
         failed = loops().work(
             *(self._next.ctypes.data, BLOCK, self._skew, self.n_symbols, self.bars, self._steps, self._matrices),
-            *(np.empty(3 * (self._width + 1), dtype=np.int64), scratch.ctypes.data, _PITCH),
+            *(np.empty(3 * (self._width + 1), dtype=np.int64), states),
+            *(states + 8 * self._rows * _PITCH if self._streamed else 0, _PITCH),
         )
         if failed:
             raise compiled(self._calls[failed - 1].indicator).failed()

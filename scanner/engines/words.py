@@ -9,7 +9,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import float64, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 pointer = types.CPointer(float64)
@@ -107,20 +106,6 @@ def call(typing: Any, kernel: Any, t: Any, left: Any, right: Any, matrices: Any,
 
 
 @_word
-def fetch(typing: Any, address: Any) -> Any:
-    """The line of an address is going to be read: have it in the caches."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [builder.inttoptr(arguments[0], byte), flag(0), flag(3), flag(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-@_word
 def take(typing: Any, address: Any) -> Any:
     """The number at an address, which is one more for the next who takes it, of all threads."""
 
@@ -128,3 +113,34 @@ def take(typing: Any, address: Any) -> Any:
         return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _LONG.as_pointer()), _LONG(1), "seq_cst")
 
     return types.int64(types.int64), generate
+
+
+@_word
+def settle(typing: Any) -> Any:
+    """What was streamed before is there for every thread after."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _copier(lanes: int, align: int, *, streamed: bool) -> Any:
+    @_word
+    def copy(typing: Any, to: Any, source: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = ir.VectorType(ir.DoubleType(), lanes).as_pointer()
+            values = builder.load(builder.inttoptr(arguments[1], kind), align=8)
+            store = builder.store(values, builder.inttoptr(arguments[0], kind), align=align)
+            if streamed:
+                store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp), generate
+
+    return copy
+
+
+one, line = _copier(1, 8, streamed=False), _copier(8, 64, streamed=True)
+"""(to, source): copy a number, or 64 bytes past the caches, between addresses."""

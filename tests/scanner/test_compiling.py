@@ -133,6 +133,7 @@ def test_bits_know_nothing_of_blocks_and_threads(threads: int, block: int, monke
     engine = VectorEngine(1)
     alone = [engine.by_kernel(*call, keep=keep) for call in calls for keep in (None, 7)]
     monkeypatch.setattr(vector, "BLOCK", block)
+    monkeypatch.setattr(vector, "STREAMED_BYTES", 0 if threads > 1 else 1 << 40)
     together = VectorEngine(threads).run_all([Call(*call, keep) for call in calls for keep in (None, 7)])
     for one, other in zip(alone, together, strict=True):
         for got, wanted in zip(one, other, strict=True):
