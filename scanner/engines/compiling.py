@@ -258,12 +258,12 @@ def loops() -> Any:
     """The loops that drive kernels:
 
     work(next_block, block, skew, n, bars, steps, matrices, places, scratch, outs, pitch): takes the blocks of columns
-    that no other thread takes, one by one, through all steps. `next_block`: the address of the number of the next one; block i
-    is the columns from i * `block` - `skew` on. A step: the kernel's address, number of inputs, of outputs, rows of
-    state, rows of a result, addresses of `first`, of `stop`, of parameters; in `matrices` the addresses of its inputs
-    and results, (bars, n) and rings (rows, n). `places`: room for 3 a matrix; `scratch`: the address of room for states
-    of `pitch` columns; `outs`: of room for one row of each result, from where it goes to memory past the caches, or 0.
-    Returns 0, or 1 more than the step that took a row that there is not.
+    that no other thread takes, one by one, through all steps. `next_block`: the address of the number of the next one;
+    block i is the columns from i * `block` - `skew` on. A step: the kernel's address, number of inputs, of outputs,
+    rows of state, rows of a result, addresses of `first`, of `stop`, of parameters; in `matrices` the addresses of its
+    inputs and results, (bars, n) and rings (rows, n). `places`: room for 3 a matrix; `scratch`: the address of room for
+    states of `pitch` columns; `outs`: of room for one row of each result, from where it goes to memory past the caches,
+    or 0. Returns 0, or 1 more than the step that took a row that there is not.
 
     look(matrix, left, right, bars, pitch, first, stop): `first`, each column's first bar, becomes the first one at
     which it is finite, and `stop` the first later one at which it is not.
