@@ -35,6 +35,7 @@ from data.signal import EARLIER, Signal, completed, to_table
 _SPAN = r"(\d{8}T\d{6})-(\d{8}T\d{6})"
 _EPOCH = r"\d{8}T\d{12}[0-9a-f]{4}"
 _NAME = re.compile(rf"^{_SPAN}-(?:({_EPOCH})-(\d+)-(\d+)|c[0-9a-f]{{12}})\.parquet$")
+_EARLIEST = "00000000T0000000000000000"
 _ABOUT = b"mystocks-scan"
 T = TypeVar("T")
 
@@ -70,8 +71,11 @@ class SignalHistory:
         self._clock = clock
         self._seen: dict[str, dict[str, Any]] = {}
         self._seq = 0
-        newest = max((batch.epoch for file in self._files() for batch in file.batches), default="")
-        self.epoch = _epoch_after(newest, clock())
+        self.epoch = _epoch_after(self.place()[0], clock())
+
+    def place(self) -> tuple[str, int]:
+        """(epoch, sequence number) of the newest signal; where there is none, a place before all."""
+        return max(((b.epoch, b.last) for file in self._files() for b in file.batches), default=(_EARLIEST, 0))
 
     def append(self, signals: Sequence[Signal]) -> list[Signal]:
         """Keep the signals whose id is not yet in the history, and return them as stored: with epoch, sequence number

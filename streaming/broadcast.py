@@ -166,6 +166,19 @@ class SignalServer:
                 await asyncio.sleep(0)
             self._serve_live(clients[start : start + CHUNK], texts)
 
+    def begin(self, epoch: str, seq: int = 0) -> None:
+        """Go on behind signal `seq` of another epoch, as where another process writes the history and has restarted.
+
+        Whoever lacks something in between is cut off, and resumes.
+        """
+        for client in list(self._clients):
+            if client.live and (seq or client.seq < self.seq):
+                self._drop(client)
+            elif client.live:
+                client.seq = 0
+        self.epoch, self.seq = epoch, seq
+        self._ring.clear()
+
     async def stop(self) -> None:
         """Say goodbye (close code 1001) and end, within two seconds also where somebody does not listen."""
         server, self._server = self._server, None
