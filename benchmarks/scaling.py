@@ -1,6 +1,6 @@
 """What a scan costs against the number of symbols and of indicators, on the engine `vector`, as a plot.
 
-    python benchmarks/scaling.py [--svg docs/reports/scaling.svg] [--symbols 1000,2000,...] [--indicators 1,2,...] [--json]
+    python benchmarks/scaling.py [--svg docs/reports/scaling.svg] [--symbols 1000,2000] [--indicators 1,2] [--json]
 
 Two works over 250 daily bars: all bars anew, of which the last two rows are kept, and one new bar through a stream.
 Medians of the runs, in one process. The numbers of symbols are measured with 20 indicators, those of indicators on
