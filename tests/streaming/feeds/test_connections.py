@@ -64,7 +64,9 @@ def test_a_clean_run_over_the_wire_gives_the_simulators_own_bars(name: str) -> N
 @cache
 def a_whole_day() -> FakeDay:
     market = SimulatedMarket(6, seed=5)
-    return FakeDay(market, market.sessions[1])
+    day = FakeDay(market, market.sessions[1])
+    day.step(len(day.batches))
+    return day
 
 
 def whole_day(name: str, day: FakeDay) -> list[bytes]:
