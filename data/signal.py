@@ -64,11 +64,13 @@ class Signal:
             key += [self.revision, self.revokes]
         return hashlib.sha256(json.dumps(key, ensure_ascii=False).encode()).hexdigest()
 
-    def like(self, **changed: Any) -> Self:
+    def like(self, changed: Mapping[str, Any]) -> Self:
         """Another signal that differs in some fields; far sooner made than by the constructor."""
         copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__, **changed)
-        copy.__dict__.pop("id", None)
+        known = copy.__dict__
+        known.update(self.__dict__)
+        known.update(changed)
+        known.pop("id", None)
         return copy
 
     def to_dict(self) -> dict[str, Any]:

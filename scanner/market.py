@@ -207,7 +207,7 @@ def to_signals(
             "at_limit_down": hit.at_limit_down,
         }
         if signals:
-            signals.append(signals[0].like(**of_hit))
+            signals.append(signals[0].like(of_hit))
             continue
         of_scan: dict[str, Any] = {
             "frame": result.frame,

@@ -15,6 +15,9 @@ from scanner.stream import Stream
 FIRST = 3
 """Bars that both sides take before the clock runs; their values are compared after the last of them."""
 BARS_A_RUN = 10
+"""Which a side takes one after the other, then the other side its own."""
+COLD = "vector-cold"
+"""The first bar of each turn: the other side has filled the caches with what is its own."""
 SPARE = 8
 """Bars beyond the longest lookback that a symbol must have: TA-Lib opens no handle on fewer than it needs."""
 
@@ -88,7 +91,14 @@ def newest(case: str, bars: Bars, calls: Sequence[Call], field: Field, runs: int
         for way in ways:
             way.run()
     _check(Work(tuple(calls), bars.first(opened + FIRST), keep=1), ways)
-    seconds = timed([(way, way.run) for way in ways], n_new - FIRST)
+    seconds: list[list[float]] = [[] for _ in ways]
+    for _ in range(runs):
+        for way, each in zip(ways, seconds, strict=True):
+            each += timed([(way, way.run)], BARS_A_RUN)[0]
+    for way, each in list(zip(ways, seconds, strict=True)):
+        if way.engine == "vector":
+            ways.append(Way(COLD, way.threads, way.run, way.outputs))
+            seconds.append(each[::BARS_A_RUN])
     return rows_of(case, bars, len(calls), ways, seconds)
 
 

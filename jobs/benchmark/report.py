@@ -26,6 +26,7 @@ ENGINES = {
     "talib-stream": "TA-Lib's stream handles, one a symbol and function: what ratios are to in `bar`",
     "vector": "engine `vector` in this process",
     "vector-compute": "`scanner.compute` of a panel, packing included",
+    "vector-cold": "the first bar after the other side's turn, whose data fill the caches",
     "vector-dask": "engine `vector`, Dask workers that hold their bars",
     "cuda": "engine `cuda` in its process: bars, state and outputs stay on the card",
     "cuda-copies": "the same, bars copied in and every output copied out",

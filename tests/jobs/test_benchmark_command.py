@@ -262,7 +262,11 @@ def test_rules_fire_in_a_scan_so_that_equal_hits_say_something(tmp_path: Path) -
 
 def test_a_stream_that_computes_wrong_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, made = [Call.of("EMA(12)"), Call.of("MACD(12,26,9)")], bars.simulated(80, 93)
-    assert [row.engine for row in newest.newest("bar-halts", made, calls, alone(), 1)] == ["talib-stream", "vector"]
+    assert [row.engine for row in newest.newest("bar-halts", made, calls, alone(), 1)] == [
+        "talib-stream",
+        "vector",
+        "vector-cold",
+    ]
     right = newest.Stream.advance
 
     def wrong(stream: Any, end: int, rows: Any, has: Any) -> Any:
