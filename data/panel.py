@@ -89,28 +89,48 @@ class Packed:
             fields[name] = matrix
         return cls(frame, tuple(symbols), bar_ends, lengths, fields)
 
-    def unpack(self, values: npt.NDArray[Any], times: Times) -> Floats:
+    def unpack(self, values: npt.NDArray[Any], times: Times, *, spent: bool = False) -> Floats:
         """(length, symbols) or its last rows -> (bars, symbols) on the rows `times`, NaN where there is no bar.
 
-        Where every symbol has a bar at each of `times` it is `values` itself.
+        Where every symbol has a bar at each of `times` it is `values` itself. `spent`: `values` may be written over,
+        and are NaN before each symbol's first bar, as indicators are.
         """
-        if len(values) == self.length == len(times) and bool((self.lengths == len(times)).all()):
+        lost = self.length - len(values)
+        if lost == 0 and len(times) == self.length and bool((self.lengths == len(times)).all()):
             return values
-        out = np.full((len(times), len(self.symbols)), np.nan)
-        place, symbol, row = self._places(times)
-        first = self.length - len(values)
-        if first:
-            kept = slice(np.searchsorted(place, first), None)
-            place, symbol, row = place[kept] - first, symbol[kept], row[kept]
-        out[row, symbol] = values[place, symbol]
+        moved, place, row = self._places(times)
+        n = len(self.symbols)
+        late = len(times) - self.length
+        if lost:
+            kept = slice(np.searchsorted(place, lost * n), None)
+            place, row = place[kept] - lost * n, row[kept]
+        flat = np.ascontiguousarray(values).reshape(-1)[place]
+        if spent and late == lost == 0 and values.flags.c_contiguous:
+            out = values
+        else:
+            out = np.empty((len(times), n))
+            out[: late + lost] = np.nan
+            out[late + lost :] = values
+        if not spent:
+            before = np.arange(self.length)[lost:, None] < self.length - self.lengths
+            np.copyto(out[late + lost :], np.nan, where=before)
+        out[:, moved] = np.nan
+        out.reshape(-1)[row] = flat
         return out
 
     def _places(self, times: Times) -> tuple[npt.NDArray[np.int64], ...]:
-        """(row, symbol, row of `times`) of every bar; kept, since many matrices are unpacked onto the same rows."""
+        """The symbols whose bars are not the last of `times`, and where each of their bars stands, here and there.
+
+        Kept, since many matrices are unpacked onto the same rows.
+        """
         known: list[Any] = self._known
         if not known or known[0] is not times:
-            place, symbol = np.nonzero(self.bar_ends != NO_BAR)
-            known[:] = [times, place, symbol, np.searchsorted(times, self.bar_ends[place, symbol])]
+            exists = self.bar_ends != NO_BAR
+            moved = np.flatnonzero(((self.bar_ends != times[len(times) - self.length :, None]) & exists).any(axis=0))
+            place, column = np.nonzero(exists[:, moved])
+            row = np.searchsorted(times, self.bar_ends[place, moved[column]])
+            n = len(self.symbols)
+            known[:] = [times, moved, place * n + moved[column], row * n + moved[column]]
         return known[1], known[2], known[3]
 
 

@@ -80,11 +80,15 @@ def test_rows_in_any_order_become_a_panel_and_pack_and_unpack_are_inverse(market
     assert (np.diff(packed.bar_ends, axis=0)[exists[:-1]] > 0).all()
     for name in FIELDS:
         np.testing.assert_array_equal(packed.unpack(packed.fields[name], panel.times), panel[name])
+        spent = packed.fields[name].copy()
+        np.testing.assert_array_equal(packed.unpack(spent, panel.times, spent=True), panel[name])
         last = packed.fields[name][-2:]
         shown = packed.unpack(last, panel.times)
         assert np.isnan(shown[~np.isnan(shown)]).sum() == 0
         np.testing.assert_array_equal(shown[-1:], panel[name][-1:])
 
+    everywhere = packed.unpack(np.ones_like(packed.fields["close"]), panel.times)
+    np.testing.assert_array_equal(everywhere, np.where(panel.present, 1.0, np.nan))
     straight = Packed.from_table(rows, "1d", names(present))
     np.testing.assert_array_equal(straight.bar_ends, packed.bar_ends)
     np.testing.assert_array_equal(straight.lengths, packed.lengths)

@@ -103,3 +103,32 @@ def test_a_cluster_that_breaks_says_so(panel: Panel) -> None:
 
     with pytest.raises(ScanError, match=r"cluster 'inline' failed: OSError: gone\. Try again, or leave"):
         compute("RSI(14)", panel, "talib", cluster=Broken())
+
+
+def test_values_share_no_memory(panel: Panel) -> None:
+    """Neither with the panel nor those of one term with those of another."""
+    before = {name: matrix.copy() for name, matrix in panel.fields.items()}
+    names = ["close", "SMA(close, 3)", "SMA(close, 3) + 0", "MACD.macd", "MACD.dea", "5"]
+    once = {name: compute(name, panel, "vector")[name] for name in names}
+    values = compute(names, panel, "vector")
+    for name in names:
+        np.testing.assert_array_equal(values[name], once[name], err_msg=name)
+        values[name][:] = -1.0
+    for name, matrix in before.items():
+        np.testing.assert_array_equal(panel[name], matrix)
+
+
+@pytest.mark.parametrize("cluster", [None, Seven()])
+def test_float32_is_float64_rounded_once(panel: Panel, cluster: Any) -> None:
+    exact = compute(EXPRESSIONS, panel, "vector")
+    stored = compute(EXPRESSIONS, panel, "vector", cluster=cluster, precision="float32")
+    for expression in EXPRESSIONS:
+        assert exact[expression].dtype == np.float64
+        assert stored[expression].dtype == np.float32
+        np.testing.assert_array_equal(stored[expression], exact[expression].astype(np.float32), err_msg=expression)
+
+
+@pytest.mark.parametrize("precision", ["float16", "double", 32])
+def test_another_precision_is_refused(panel: Panel, precision: Any) -> None:
+    with pytest.raises(UsageError, match=f"precision must be float64 or float32; got {precision!r}. Leave it out"):
+        compute("close", panel, precision=precision)
