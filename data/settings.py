@@ -60,6 +60,9 @@ class FeedSettings(Section):
     )
     history_bars: int = Field(250, ge=1, le=5000, description="bars of history the simulated market starts with")
     urls: Mapping[str, str] = Field({}, description="vendor's name -> address asked in place of its own, as of a proxy")
+    active: int = Field(
+        1, ge=1, le=8, description="so many of the vendors are asked for each symbol at once; their prices are compared"
+    )
     tape: bool | Literal["auto"] = Field(
         "auto",
         description="whether quotes are kept until their bars are safe; auto: those that cannot be asked for again",

@@ -1,7 +1,8 @@
 """What `run` shows: a live table on a terminal, else a line an interval, or JSON."""
 
-import time
+import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import click
@@ -13,7 +14,9 @@ from rich.text import Text
 from data.signal import Signal, iso
 from jobs.options import print_json
 from jobs.show import action_style, local_time, tags
+from jobs.sources import to_json, to_table
 from jobs.stages.scanning import Interval
+from streaming.status import Status
 
 INTERVALS = 8
 """Rows of the table of intervals."""
@@ -30,6 +33,9 @@ class Screen(Protocol):
     def open(self, frame: str, url: str, dashboard: str | None) -> None:
         """The service begins."""
 
+    def watch(self, status: Callable[[], Status]) -> None:
+        """From now on show what the feed's providers are like, too."""
+
     def interval(self, interval: Interval) -> None:
         """An interval closed."""
 
@@ -44,6 +50,9 @@ class LineScreen:
         click.echo(text, err=True)
 
     def open(self, frame: str, url: str, dashboard: str | None) -> None:
+        pass
+
+    def watch(self, status: Callable[[], Status]) -> None:
         pass
 
     def interval(self, interval: Interval) -> None:
@@ -62,6 +71,12 @@ class LineScreen:
 class JsonScreen(LineScreen):
     """One JSON object an interval on stdout."""
 
+    def __init__(self) -> None:
+        self._status: Callable[[], Status] | None = None
+
+    def watch(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
     def interval(self, interval: Interval) -> None:
         result = interval.scanned.result
         print_json(
@@ -79,6 +94,7 @@ class JsonScreen(LineScreen):
                 "signals": [signal.to_dict() for signal in interval.signals],
                 "suppressed": {"cooldown": interval.scanned.silent, "ex_gap": len(result.gapped)},
                 "failed": dict(result.failed),
+                "feed": None if self._status is None else to_json(self._status()),
             }
         )
 
@@ -94,7 +110,8 @@ class TableScreen:
         self._signals: deque[Signal] = deque(maxlen=SIGNALS)
         self._failed: dict[str, str] = {}
         self._head = ""
-        self._started = time.monotonic()
+        self._status: Callable[[], Status] | None = None
+        self._ticking: asyncio.Task[None] | None = None
 
     def say(self, text: str) -> None:
         self._errors.print(text)
@@ -104,14 +121,30 @@ class TableScreen:
         self._live = Live(self._render(), console=self._console, refresh_per_second=8)
         self._live.start()
 
+    def watch(self, status: Callable[[], Status]) -> None:
+        self._status = status
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        """Quotes age also where no interval closes."""
+        while True:
+            await asyncio.sleep(1)
+            self._show()
+
     def interval(self, interval: Interval) -> None:
         self._intervals.append(interval)
         self._signals.extendleft(interval.signals)
         self._failed |= interval.scanned.result.failed
+        self._show()
+
+    def _show(self) -> None:
         if self._live is not None:
             self._live.update(self._render())
 
     def close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -153,4 +186,5 @@ class TableScreen:
                 tags(signal),
             )
         failed = [Text(f"{name} was switched off: {why}", style="red") for name, why in self._failed.items()]
-        return Group(intervals, signals, *failed)
+        feed = [] if self._status is None else [to_table(self._status())]
+        return Group(*feed, intervals, signals, *failed)

@@ -13,19 +13,20 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.calendar import TradingCalendar
 from data.errors import UsageError
 from data.panel import Times
 from data.settings import Settings
 from streaming.budget import Sleep
+from streaming.bus import Callback, EventBus, tick_topic
 from streaming.feeds.connections import find_vendor, open_connection
 from streaming.feeds.reading import cancel, unless
 from streaming.feeds.vendors import Vendor
@@ -33,7 +34,8 @@ from streaming.gaps import Heard, Loss, to_metadata
 from streaming.health import TradingClock
 from streaming.links import Link, Patience, Provider, World
 from streaming.merge import Merge
-from streaming.ports import Connection
+from streaming.ports import Connection, Event, Policy, Subscription
+from streaming.status import ProviderStatus, Status
 
 log = logging.getLogger(__name__)
 
@@ -41,55 +43,12 @@ _QUEUE = 16
 """Frames read ahead; then the providers wait."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProviderStatus:
-    """One provider, as it is now."""
-
-    name: str
-    state: str
-    """`idle`: not asked. `connecting`: no connection has given a frame yet. `live`. `failed`: quotes are old or the
-    connections are down, for some of its symbols at least. `banned`."""
-    connections: int
-    """That it is asked over."""
-    connected: int
-    """Of these, those that have given a frame since they were opened."""
-    symbols: int
-    """That it is asked for."""
-    serves: int
-    """Of these, those whose quotes are counted on: it is well, and no provider before it serves them."""
-    frames: int
-    rows: int
-    received_bytes: int
-    quote_age_s: float | None
-    """Of its newest quote, in seconds of trading; None before the first."""
-    symbols_stale: int
-    """Symbols that it is asked for whose quote is old, or that have none."""
-    reconnects: Mapping[str, int]
-    """Connections lost, by reason."""
-    dropped: Mapping[str, int]
-    """Quotes, lines and requests that came to nothing, by reason."""
-    said: str
-    """What went wrong last; empty where nothing has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """All there is to see, as it is now."""
-
-    providers: tuple[ProviderStatus, ...]
-    symbols: int
-    subscribers: int
-    uncovered: int
-    """Symbols of which no provider has quotes."""
-    served: int
-    """Symbols that a provider that is well is asked for."""
-
-
 class StreamManager:
     """Subscriptions, connections, failover; a `streaming.ports.Feed` of what all its subscribers want.
 
     `vendors`: in order of priority. `urls`: name -> address in place of the vendor's own. `n_active`: so many providers
-    are asked for each symbol; with two, their prices are compared (`streaming.merge`). `open_connection`, `clock` (UTC
+    are asked for each symbol; with two, their prices are compared (`streaming.merge`). `bus`: where the frames are
+    published (by who reads them), and callbacks are registered. `open_connection`, `clock` (UTC
     ns), `sleep`, `uniform` and `is_session` are the world outside.
 
     Raises UsageError where there is no vendor, or one twice.
@@ -103,6 +62,7 @@ class StreamManager:
         n_active: int = 1,
         patience: Patience | None = None,
         merge: Merge | None = None,
+        bus: EventBus | None = None,
         open_connection: Callable[..., Connection] = open_connection,
         clock: Callable[[], int] = time.time_ns,
         sleep: Sleep = asyncio.sleep,
@@ -113,7 +73,9 @@ class StreamManager:
         if not names or len(set(names)) < len(names):
             raise UsageError(f"a stream needs one or more providers, each once; got {', '.join(names) or 'none'}")
         if not 1 <= n_active <= len(names):
-            raise UsageError(f"n_active must be in [1, {len(names)}], the number of providers; got {n_active}")
+            raise UsageError(
+                f"feed.active must be in [1, {len(names)}], the number of providers {', '.join(names)}; got {n_active}"
+            )
         self.name = ",".join(names)
         self._world = World(
             open=open_connection,
@@ -125,6 +87,9 @@ class StreamManager:
         )
         self._n_active = n_active
         self._merge = merge or Merge()
+        self._bus = bus
+        self._calls: dict[str, Subscription] = {}
+        """Subscribers' places at the bus."""
         self._heard = Heard(self._world.trading)
         self._losses: list[Loss] = []
         """That no frame has told of yet."""
@@ -144,8 +109,21 @@ class StreamManager:
         self._watching: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
 
-    async def subscribe(self, symbols: Iterable[str], *, subscriber: str = "") -> None:
-        """`subscriber` wants these symbols too; connections open where none is active for them."""
+    async def subscribe(
+        self,
+        symbols: Iterable[str],
+        *,
+        subscriber: str = "",
+        callback: Callback | None = None,
+        policy: Policy = Policy.BLOCK,
+    ) -> None:
+        """`subscriber` wants these symbols too; connections open where none is active for them.
+
+        `callback` is registered on the bus and called with the quotes of all that this subscriber wants, from now on;
+        a later one takes its place. Raises UsageError where there is no bus.
+        """
+        if callback is not None:
+            self._register(subscriber, callback, policy)
         wants = self._wants.setdefault(subscriber, set())
         fresh = [symbol for symbol in dict.fromkeys(symbols) if symbol not in wants]
         wants.update(fresh)
@@ -160,7 +138,22 @@ class StreamManager:
         self._count = +(self._count - Counter(gone))
         if not wants:
             self._wants.pop(subscriber, None)
+            if (place := self._calls.pop(subscriber, None)) is not None:
+                place.close()
         await self._changed()
+
+    def _register(self, subscriber: str, callback: Callback, policy: Policy) -> None:
+        if self._bus is None:
+            raise UsageError("a callback is registered on a bus: give StreamManager the bus that its frames go to")
+        if (before := self._calls.pop(subscriber, None)) is not None:
+            before.close()
+
+        def call(event: Event) -> Awaitable[None] | None:
+            wanted = pa.array(self._wants.get(subscriber, ()), pa.string())
+            rows = event.batch.filter(pc.is_in(event.batch["symbol"].cast(pa.string()), wanted))
+            return callback(Event(event.topic, rows)) if rows.num_rows else None
+
+        self._calls[subscriber] = self._bus.listen(tick_topic(), call, policy=policy, name=subscriber or "stream")
 
     async def frames(self) -> AsyncGenerator[pa.RecordBatch]:
         """What the providers say, merged; see `streaming.ports.Feed`.
@@ -187,6 +180,9 @@ class StreamManager:
     async def close(self) -> None:
         """End all connections and `frames`."""
         self._closed.set()
+        for place in self._calls.values():
+            place.close()
+        self._calls.clear()
         tasks = [link.task for provider in self._providers for link in provider.links]
         for provider in self._providers:
             for link in list(provider.links):
@@ -225,6 +221,7 @@ class StreamManager:
             state=state,
             connections=len(links),
             connected=connected,
+            covers=sum(map(provider.covers, self._count)),
             symbols=len(symbols),
             serves=self._serves[provider.vendor.name],
             frames=traffic.frames,
@@ -317,4 +314,6 @@ def open_stream(settings: Settings, *, after: int | None = None, **outside: Any)
     """
     vendors = [vendor for name in settings.feed.name.split(",") if (vendor := find_vendor(name.strip())) is not None]
     is_session = TradingCalendar(settings.calendar_overlay).is_session
-    return StreamManager(vendors, urls=settings.feed.urls, **{"is_session": is_session} | outside)
+    return StreamManager(
+        vendors, urls=settings.feed.urls, n_active=settings.feed.active, **{"is_session": is_session} | outside
+    )

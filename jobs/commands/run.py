@@ -178,6 +178,7 @@ async def _run(
         else:
             if isinstance(feed, StreamManager):
                 await feed.subscribe(symbols, subscriber="run")
+                screen.watch(feed.status)
             kept = await service.run()
             screen.close()
             screen.say(_farewell(kept, store))

@@ -6,7 +6,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -168,8 +167,11 @@ async def unless(closing: "asyncio.Task[Any]", work: Coroutine[Any, Any, T]) -> 
 
 
 async def cancel(*tasks: "asyncio.Task[Any]") -> None:
-    """End tasks, whatever they are at, and wait until they are over."""
+    """End tasks, whatever they are at, and wait until they are over. Who waits can be cancelled, too."""
     for task in tasks:
         task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks, return_exceptions=True)
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # that it was looked at

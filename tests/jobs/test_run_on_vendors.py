@@ -1,5 +1,6 @@
 """`mystocks-scan run --feed sina,tencent` as a user runs it, over real sockets; the vendors' time alone is not real."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from data.calendar import bar_ends
 from data.history import SignalHistory
 from data.panel import Panel
+from data.schema import FLAG_INCOMPLETE
 from data.signal import iso
 from data.simulator import SimulatedMarket
 from data.store import BarStore
@@ -22,11 +26,12 @@ from streaming import manager
 from streaming.feeds import connections
 from streaming.feeds.vendors import VENDORS, Budget
 from tests.streaming.feeds.fakes.day import FakeDay
-from tests.streaming.feeds.fakes.servers import FakeSina, FakeTencent
+from tests.streaming.feeds.fakes.servers import FakeSina, FakeTencent, Faults
 from tests.streaming.feeds.fakes.town import FakeTown
 
 MARKET = SimulatedMarket(20, 7)
 LIVE = MARKET.sessions[250]
+ALL = len(FakeDay(MARKET, LIVE, minutes=1).symbols)
 ENDS = [iso(int(end)) for end in bar_ends(LIVE, "1m")]
 
 Run = Callable[..., list[dict[str, Any]]]
@@ -51,8 +56,8 @@ def run(tmp_path: Path, store: BarStore, monkeypatch: pytest.MonkeyPatch, capsys
     rules = tmp_path / "rules.yaml"
     rules.write_text("strategies:\n  - {name: up, frame: 1m, when: close > open, action: BUY}\n")
 
-    def run(town: FakeTown, *options: str) -> list[dict[str, Any]]:
-        monkeypatch.setattr(manager, "open_stream", partial(manager.open_stream, clock=town.clock))
+    def run(town: FakeTown, *options: str, **outside: Any) -> list[dict[str, Any]]:
+        monkeypatch.setattr(manager, "open_stream", partial(manager.open_stream, clock=town.clock, **outside))
         settings = tmp_path / "settings.yaml"
         arguments = ["run", "--feed", ",".join(town.fakes), "-c", str(settings), "--store", str(store.root), "--json"]
         arguments += ["--strategies", str(rules), "--cluster", "inline", "--engine", "talib", "--port", "0", *options]
@@ -88,3 +93,48 @@ def test_vendors_quotes_become_stored_bars_and_published_signals(run: Run, store
     }
     assert {(s["symbol"], s["bar_end"]) for s in published if s["bar_end"] in ENDS} == rose
     assert rose
+    feed = lines[-1]["feed"]
+    assert (feed["symbols"], feed["served"], feed["uncovered"], feed["subscribers"]) == (ALL, ALL, 0, 1)
+    sina, tencent = feed["providers"]
+    assert (sina["name"], sina["state"], sina["connected"], sina["covers"], sina["serves"]) == (
+        "sina",
+        "live",
+        1,
+        ALL,
+        ALL,
+    )
+    assert sina["frames"] > 60
+    assert sina["quote_age_s"] >= 1
+    assert sina["reconnects"] == {}
+    assert (tencent["name"], tencent["state"], tencent["frames"], tencent["covers"]) == ("tencent", "idle", 0, ALL)
+
+
+class FakeFailing(FakeSina):
+    """Goes on with the day whatever it is asked; at a certain snapshot it begins to fail."""
+
+    async def _handle(self, target: str, writer: asyncio.StreamWriter) -> None:
+        if self.day.at == 30:
+            self.faults = Faults(status=502)
+        await super()._handle(target, writer)
+        if self.faults.status:
+            self.day.step()
+
+
+def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(run: Run, store: BarStore) -> None:
+    day = FakeDay(MARKET, LIVE, minutes=6)
+    town = FakeTown(day, sina=FakeFailing(day, follow=True), tencent=FakeTencent(day, follow=True))
+    lines = run(town, "--intervals", "5", sleep=lambda _: asyncio.sleep(0.01))
+
+    sina, tencent = lines[-1]["feed"]["providers"]
+    assert (sina["state"], sina["serves"]) == ("failed", 0)
+    assert sina["reconnects"]["http_502"] >= 1
+    assert (tencent["state"], tencent["serves"]) == ("live", ALL)
+    bars = store.table("1m", after=int(bar_ends(LIVE, "1m")[0]) - 1)
+    incomplete = pc.not_equal(pc.bit_wise_and(bars["flags"], FLAG_INCOMPLETE), 0)
+    assert iso(pc.min(bars.filter(incomplete)["bar_end"].cast(pa.int64())).as_py()) == ENDS[1]
+
+    def plain(table: pa.Table) -> dict[Any, tuple[float, ...]]:
+        return {(row["symbol"], row["bar_end"]): (row["close"], row["volume"]) for row in table.to_pylist()}
+
+    whole, clean = plain(bars.filter(pc.invert(incomplete))), plain(MARKET.bars("1m", LIVE))
+    assert whole == {key: clean[key] for key in whole}

@@ -1,7 +1,7 @@
 """StreamManager over real sockets, against vendors that go wrong: what a user sees, and which bars come out."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pyarrow as pa
@@ -9,10 +9,12 @@ import pytest
 
 from data.errors import UsageError
 from data.settings import FeedSettings, Settings
+from streaming.bus import EventBus, tick_topic
 from streaming.feeds import find_feed
 from streaming.feeds.vendors import VENDORS
 from streaming.gaps import Loss, losses_of
 from streaming.manager import StreamManager
+from streaming.ports import Event
 from tests.streaming.feeds.fakes.day import FakeDay, Quote, bars_of, ordered, totals_of
 from tests.streaming.feeds.fakes.scene import FAKES, MARKET, Scene, scene
 from tests.streaming.feeds.fakes.servers import FakeSina, FakeTencent, Faults
@@ -175,6 +177,36 @@ def test_subscribers_are_counted_and_what_nobody_wants_is_not_asked_for() -> Non
     asyncio.run(run())
 
 
+def test_a_callback_is_registered_on_the_bus_and_gets_what_its_subscriber_wants() -> None:
+    async def run() -> None:
+        bus = EventBus()
+        got: dict[str, list[str]] = {"a": [], "b": []}
+
+        def taker(name: str) -> Callable[[Event], None]:
+            return lambda event: got[name].extend(event.batch["symbol"].to_pylist())
+
+        async with scene("sina", subscribe=False, bus=bus) as on:
+            first, second, third = on.day.symbols[:3]
+            await on.manager.subscribe([first, second], subscriber="a", callback=taker("a"))
+            await on.manager.subscribe([second, third], subscriber="b", callback=taker("b"))
+            await on.until(lambda: on.caught_up([first, second, third]))
+            assert [place.name for place in bus.stats().subscribers] == ["a", "b"]
+            for batch in on.got:
+                await bus.publish(tick_topic(), batch)
+            await on.until(lambda: len(got["a"]) == len(got["b"]) == 2)
+            await on.manager.unsubscribe(subscriber="a")
+            await bus.publish(tick_topic(), on.got[-1])
+            await on.until(lambda: len(got["b"]) > 2)
+            assert (set(got["a"]), set(got["b"])) == ({first, second}, {second, third})
+            assert len(got["a"]) == 2
+            assert [place.name for place in bus.stats().subscribers] == ["b"]
+        assert bus.stats().subscribers == []
+        with pytest.raises(UsageError, match="give StreamManager the bus"):
+            await StreamManager([VENDORS["sina"]]).subscribe(["600519.SH"], callback=print)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_symbol_that_a_provider_refuses_is_asked_of_the_next(named: bool) -> None:
     async def run() -> None:
@@ -239,5 +271,5 @@ def test_providers_are_opened_by_their_names_in_order() -> None:
         find_feed("sinna")
     with pytest.raises(UsageError, match="each once; got sina, sina"):
         StreamManager([VENDORS["sina"], VENDORS["sina"]])
-    with pytest.raises(UsageError, match=r"n_active must be in \[1, 1\]"):
+    with pytest.raises(UsageError, match=r"feed.active must be in \[1, 1\]"):
         StreamManager([VENDORS["sina"]], n_active=2)

@@ -13,7 +13,8 @@ from data.simulator import SimulatedMarket
 from streaming.feeds.connections import open_connection
 from streaming.feeds.vendors import VENDORS
 from streaming.links import Patience
-from streaming.manager import ProviderStatus, StreamManager
+from streaming.manager import StreamManager
+from streaming.status import ProviderStatus
 from tests.streaming.feeds.fakes.day import FakeDay
 from tests.streaming.feeds.fakes.servers import FakeEastmoney, FakeSina, FakeSinaSocket, FakeTencent
 

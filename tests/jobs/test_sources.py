@@ -1,0 +1,45 @@
+"""What a user sees of the feed's providers."""
+
+import json
+from io import StringIO
+
+from rich.console import Console
+
+from jobs.sources import to_json, to_table
+from streaming.status import ProviderStatus, Status
+
+SINA = ProviderStatus(
+    name="sina",
+    state="failed",
+    connections=2,
+    connected=1,
+    covers=5490,
+    symbols=5490,
+    serves=800,
+    frames=12345,
+    rows=9,
+    received_bytes=9,
+    quote_age_s=17.4,
+    symbols_stale=1200,
+    reconnects={"mute": 1, "timeout": 3},
+    dropped={"short": 7},
+    said="closed: mute",
+)
+STATUS = Status(providers=(SINA,), symbols=5500, subscribers=1, uncovered=10, served=5490)
+
+
+def test_the_table_says_of_each_provider_how_it_is() -> None:
+    text = StringIO()
+    Console(file=text, width=160).print(to_table(STATUS))
+    shown = text.getvalue()
+    assert "5,490/5,500 symbols served, 10 that no provider has" in shown
+    (row,) = (line for line in shown.splitlines() if "sina" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["sina", "failed", "1/2", "5,490", "800", "12,345", "17", "1,200", "timeout 3, mute 1", "short 7"]
+
+
+def test_json_has_the_same() -> None:
+    found = json.loads(json.dumps(to_json(STATUS)))
+    assert (found["served"], found["uncovered"]) == (5490, 10)
+    assert found["providers"][0]["reconnects"] == {"mute": 1, "timeout": 3}
+    assert found["providers"][0]["said"] == "closed: mute"
