@@ -162,7 +162,12 @@ class Running:
         """What each bar does: in turn what numpy computes, and the kernels and rings that this feeds, all at once."""
         for number, terms in enumerate(self.program.stages):
             if number % 2 == 0:
-                yield [functools.partial(self._read if term.op == "field" else self._take, term) for term in terms]
+                yield [
+                    functools.partial(self._read, term.data, self._now[term, 0][0])
+                    if term.op == "field"
+                    else functools.partial(self._take, term)
+                    for term in terms
+                ]
                 continue
             before = [keep for term in self.program.stages[number - 1] for keep in self._keeps(term)]
             works: list[Advance | Keep] = [*before]
@@ -174,13 +179,15 @@ class Running:
     def _run(self, chain: Chain, has: Mask) -> None:
         chain(self.t, has)
 
-    def _read(self, term: Term, has: Mask) -> None:
-        row = self._bars.row(term.data)
-        self._copyto(self._now[term, 0][0], row if self.machine.xp is np else self.machine.put(row), has)
+    def _read(self, name: str, newest: Matrix, has: Mask) -> None:
+        row = self._bars.row(name)
+        self._copyto(newest, row if self.machine.xp is np else self.machine.put(row), has)
 
     def _take(self, term: Term, has: Mask) -> None:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            self._copyto(self._now[cell_of(term)][0], self._compute(term), has)
+            found = self._compute(term)
+            for cell, row in zip(cells_of(term), found if isinstance(found, tuple) else (found,), strict=True):
+                self._copyto(self._now[cell][0], row, has)
 
     def advance(self, has: Mask, ends: Any, *, copy: bool = True) -> None:
         """One more bar for the columns of `has`, whose bar ends are `ends`; its fields are read from `bars`."""

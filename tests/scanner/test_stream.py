@@ -128,3 +128,15 @@ def test_a_file_that_is_no_stream_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     with pytest.raises(MarketDataError, match="format 2; this version reads 1"):
         Stream.load(tmp_path / "newer.npz")
+
+
+def test_a_kernel_feeds_on_an_indicator_that_has_none() -> None:
+    """Each output of it by its own."""
+    panel = market(bars=90)
+    expressions = ["SMA(HT_PHASOR().inphase, 3)", "SMA(HT_PHASOR().quadrature, 3)"]
+    stream = Stream(expressions, rows(panel, 0, 85), "vector")
+    for t in range(85, 90):
+        values = stream.update(rows(panel, t, t + 1))
+    whole = compute(expressions, panel, "vector")
+    for expression in expressions:
+        np.testing.assert_array_equal(values[expression], whole[expression][-1])
