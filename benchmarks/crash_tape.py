@@ -41,7 +41,8 @@ from streaming.bus import EventBus
 from streaming.segment import Segment, segments
 from streaming.tape import Tape
 
-FRAME = "1m"
+FRAMES = ("1m", "5m", "1d")
+FRAME = FRAMES[0]
 HISTORY_BARS = 250
 PER_SESSION = 4803
 ENDLESS = 2**62
@@ -96,23 +97,27 @@ def serve(folder: Path, n_symbols: int, upto: int, pause_s: float) -> None:
     market = SimulatedMarket(n_symbols, 7)
     store = BarStore(folder)
     history = SignalHistory(store.root / "signals")
-    scan = MarketScan(
-        store,
-        FRAME,
-        load_strategies(()),
-        symbols=market.symbols,
-        engine=load("talib"),
-        cluster=make_cluster("inline"),
-        history=history,
-    )
+    scans = [
+        MarketScan(
+            store,
+            frame,
+            load_strategies(()),
+            symbols=market.symbols,
+            engine=load("talib"),
+            cluster=make_cluster("inline"),
+            history=history,
+        )
+        for frame in FRAMES
+    ]
     bus = EventBus()
     feed = OnceFeed(market, on_tape(folder / "tape"), upto, pause_s)
     tape = Tape(folder / "tape", origin=store.origin, keep=250)
-    feeding = Feeding(store, feed, bus, symbols=market.symbols, frames=[FRAME], tape=tape)
+    feeding = Feeding(store, feed, bus, symbols=market.symbols, frames=FRAMES, tape=tape)
     scanning = Scanning(
         store,
         bus,
-        [scan],
+        scans,
+        frames=FRAMES,
         history_bars=HISTORY_BARS,
         on_interval=lambda _: None,
         on_session=lambda day: keep_names(store, market, day),
@@ -124,7 +129,7 @@ def serve(folder: Path, n_symbols: int, upto: int, pause_s: float) -> None:
 def begun(folder: Path, market: SimulatedMarket, n_symbols: int) -> BarStore:
     """A store with its history."""
     store = BarStore(folder, origin=f"sim-{n_symbols}-7")
-    make_history(store, market, FRAME, HISTORY_BARS)
+    make_history(store, market, FRAMES, HISTORY_BARS)
     return store
 
 
@@ -140,10 +145,10 @@ def differences(broken: BarStore, calm: BarStore, market: SimulatedMarket, upto:
     found = []
     sessions = market.sessions[FIRST : FIRST + (upto - 1) // PER_SESSION + 1]
     before = int(bar_ends(sessions[0], FRAME)[0]) - 1
-    for frame in (FRAME, "1d"):
+    for frame in FRAMES:
         tables = [store.table(frame, after=before) for store in (broken, calm)]
-        if tables[1].num_rows == 0 and frame == "1d":
-            continue  # the first session is not over
+        if tables[1].num_rows == 0 and frame != FRAME:
+            continue  # none has closed yet
         n_keys = tables[0].group_by(["symbol", "bar_end", "revision"]).aggregate([]).num_rows
         if n_keys != tables[0].num_rows:
             found.append(f"{tables[0].num_rows - n_keys} {frame} bars are there twice")

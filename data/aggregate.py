@@ -83,3 +83,15 @@ def longer_bars(bars: pa.Table, frame: str) -> pa.Table:
         "revision": pa.array(np.zeros(groups.num_rows, dtype=np.int32)),
     }
     return pa.table({name: columns[name] for name in BAR.names}).cast(BAR)
+
+
+def newest(bars: pa.Table) -> pa.Table:
+    """Of each bar of one frame the row of the highest revision, in the order of bar ends."""
+    bars = bars.unify_dictionaries()
+    code = bars["symbol"].combine_chunks()
+    code = (code if pa.types.is_dictionary(code.type) else code.dictionary_encode()).indices.to_numpy()
+    ends = bars["bar_end"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((bars["revision"].to_numpy(), code, ends))
+    last = np.ones(len(order), dtype=bool)
+    last[:-1] = (code[order][1:] != code[order][:-1]) | (ends[order][1:] != ends[order][:-1])
+    return bars.take(pa.array(order[last]))

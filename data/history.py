@@ -172,9 +172,10 @@ class SignalHistory:
         return self._reading(lambda: self._since(epoch, seq, limit))
 
     def last_bar_ends(self, before: int, *, after: int | None = None) -> dict[tuple[str, str, str, str], int]:
-        """(strategy, symbol, action, frame) -> the newest bar end (UTC ns) before `before` at which it fired.
+        """(strategy, symbol, action, frame) -> the newest bar end (UTC ns) before `before` at which it fired,
+        on a closed bar.
 
-        For cooldowns after a restart. Reads five columns of every file between the bounds, so its cost grows with the
+        For cooldowns after a restart. Reads six columns of every file between the bounds, so its cost grows with the
         history unless `after` (excluded) bounds it.
         """
         keys = ["strategy", "symbol", "action", "frame"]
@@ -183,11 +184,11 @@ class SignalHistory:
             files = [f for f in self._files() if f.first < before and (after is None or f.last > after)]
             table = pa.concat_tables(
                 [
-                    SIGNAL.empty_table().select([*keys, "bar_end"]),
-                    *(self._read(f.path, [*keys, "bar_end"]) for f in files),
+                    SIGNAL.empty_table().select([*keys, "bar_end", "developing"]),
+                    *(self._read(f.path, [*keys, "bar_end", "developing"]) for f in files),
                 ]
             )
-            condition = pc.field("bar_end") < _time(before)
+            condition = (pc.field("bar_end") < _time(before)) & ~pc.field("developing")
             if after is not None:
                 condition &= pc.field("bar_end") > _time(after)
             return table.filter(condition).group_by(keys).aggregate([("bar_end", "max")])

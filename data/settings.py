@@ -6,17 +6,18 @@ else in the user's configuration folder (`~/.config/mystocks-scan/` on Linux), o
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from data.errors import SettingsError
 
 APP = "mystocks-scan"
 FILE_NAME = f"{APP}.yaml"
+ClockTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Frame = Literal["1m", "5m", "15m", "30m", "60m", "1d"]
 
 
@@ -47,6 +48,9 @@ class ScanSettings(Section):
         None, ge=1, description="bars before the session's open that indicators see; none: all"
     )
     deadline_s: float = Field(60.0, gt=0)
+    developing: tuple[ClockTime, ...] = Field(
+        (), description="times of day in Shanghai at which `run` scans the daily bar that is still open, as 14:50"
+    )
 
 
 class FeedSettings(Section):
@@ -59,6 +63,14 @@ class FeedSettings(Section):
         1.0, ge=0, description="wall seconds a simulated one-minute bar takes; 0: as fast as it goes"
     )
     history_bars: int = Field(250, ge=1, le=5000, description="bars of history the simulated market starts with")
+    grace_s: float = Field(3.5, ge=0, le=60, description="how long past its end a bar waits for late quotes")
+    closing_grace_s: float = Field(30.0, ge=0, le=300, description="the same of a day's last bar")
+    late_s: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="how late a quote may be and still change the bars it belongs to; 0: not at all",
+    )
     urls: Mapping[str, str] = Field({}, description="vendor's name -> address asked in place of its own, as of a proxy")
     active: int = Field(
         1, ge=1, le=8, description="so many of the vendors are asked for each symbol at once; their prices are compared"

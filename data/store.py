@@ -3,6 +3,7 @@
     STORE/store.json                         format and origin (which market this is)
     STORE/bars/1d/20240102T070000-20240131T070000-4f0c2a9b1d3e.parquet
     STORE/names/...                          the names of symbols by session
+    STORE/after_hours/...                    what was traded at fixed prices after a session's close
 
 A closed interval is one file, a micro-batch; `compact` turns the micro-batches of a month into one. The name says
 which bar ends a file spans, so a reader opens only what it needs; the hash of the content makes appending twice the
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 from data.errors import FrameError, StoreError, StoreOriginError
 from data.files import sweep, write_parquet, write_text
 from data.panel import Panel
-from data.schema import BAR, FRAMES, NAME, TIME
+from data.schema import AFTER_HOURS, BAR, FRAMES, NAME, SYMBOL, TIME
 
 FORMAT = 1
 KNOWN_AT = pa.field("known_at", TIME, nullable=False, metadata={"unit": "UTC ns: when the row was stored"})
@@ -204,15 +205,23 @@ class BarStore:
 
     def append_names(self, names: pa.Table) -> Path | None:
         """Keep (symbol, day, name) rows of `data.schema.NAME`."""
-        if names.num_rows == 0:
-            return None
-        table = names.select(NAME.names).cast(NAME).combine_chunks()
-        folder = self.root / "names"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{_digest(table)}.parquet"
-        if not path.exists():
-            write_parquet(path, table)
-        return path
+        return self._append_plain(names, NAME, "names")
+
+    def append_after_hours(self, trades: pa.Table) -> Path | None:
+        """Keep what symbols traded after the close, rows of `data.schema.AFTER_HOURS`."""
+        return self._append_plain(trades, AFTER_HOURS, "after_hours")
+
+    def after_hours(self) -> pa.Table:
+        """What was traded after the close, by session and symbol; of two totals of one session the larger counts."""
+        folder = self.root / "after_hours"
+        files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+        table = pa.concat_tables(
+            [AFTER_HOURS.empty_table(), *(pq.read_table(path).cast(AFTER_HOURS) for path in files)]
+        )
+        table = table.set_column(0, "symbol", table["symbol"].cast(pa.string()))
+        totals = table.group_by(["day", "symbol"]).aggregate([("volume", "max"), ("amount", "max")])
+        columns = [totals["symbol"].cast(SYMBOL), totals["day"], totals["volume_max"], totals["amount_max"]]
+        return pa.Table.from_arrays(columns, schema=AFTER_HOURS).sort_by("day")
 
     def names(self, *, upto: int | None = None) -> dict[str, tuple[str, str]]:
         """symbol -> (newest known name, the day it was seen on as YYYY-MM-DD), of days not after `upto` (UTC ns)."""
@@ -230,6 +239,18 @@ class BarStore:
                 if symbol not in newest or newest[symbol][1] <= seen:
                     newest[symbol] = (name, seen)
         return newest
+
+    def _append_plain(self, rows: pa.Table, schema: pa.Schema, folder_name: str) -> Path | None:
+        """Keep rows that are no bars in a file named by its content."""
+        if rows.num_rows == 0:
+            return None
+        table = rows.select(schema.names).cast(schema).combine_chunks()
+        folder = self.root / folder_name
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{_digest(table)}.parquet"
+        if not path.exists():
+            write_parquet(path, table)
+        return path
 
     def _folder(self, frame: str, adjusted: str | None) -> Path:
         if frame not in FRAMES:

@@ -286,7 +286,7 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             store = BarStore(Path(folder) / "sim", origin="sim-doctor")
-            make_history(store, market, "1m", 120)
+            make_history(store, market, ["1m"], 120)
             bar_end = store.last_bar_end("1m") or 0
             origin = store.bar_ends("1m")[0]
 

@@ -26,21 +26,25 @@ from jobs.stages.scanning import Interval, Scanning
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
+from streaming.bars import MarketBars
 from streaming.bus import EventBus
 from streaming.segment import Segment, segments
 
 Day = np.datetime64
+MARKET = "market"
+"""The origin of stores whose tape was received live."""
 COMPARED = ("price", "confidence", "values", "engine", "origin", "at_limit_up", "at_limit_down", "name")
 """What two signals of one id must agree on; when they came about differs."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a store has of one session and frame."""
+    """What a store has of one session. `frames`: those that are folded, shortest first; `scanned`: of them."""
 
     store: BarStore
     day: Day
-    frame: str
+    frames: Sequence[str]
+    scanned: Sequence[str]
 
     @property
     def segment(self) -> Segment:
@@ -53,8 +57,8 @@ class Session:
 
     @property
     def opens(self) -> int:
-        """Its first bar end, UTC ns."""
-        return int(bar_ends(self.day, self.frame)[0])
+        """Its first bar end of the shortest frame, UTC ns."""
+        return int(bar_ends(self.day, self.frames[0])[0])
 
     @property
     def ends(self) -> int:
@@ -63,14 +67,14 @@ class Session:
 
     def bars(self, frame: str) -> pa.Table:
         """Its bars, `data.schema.BAR`."""
-        return self.store.table(frame, after=self.opens - 1 if frame == self.frame else self.opens, upto=self.ends)
+        return self.store.table(frame, after=self.opens - 1, upto=self.ends)
 
     def signals(self) -> list[Signal]:
         """Its signals of closed bars, by bar end."""
         table = SignalHistory(self.store.root / "signals").query(
             after=self.opens - 1, upto=self.ends, newest_first=False
         )
-        return [signal for signal in from_table(table) if signal.frame == self.frame and not signal.developing]
+        return [signal for signal in from_table(table) if signal.frame in self.scanned and not signal.developing]
 
 
 @dataclass(frozen=True)
@@ -117,22 +121,23 @@ def replay(
     cluster: Cluster,
     history_bars: int | None,
     on_interval: Callable[[Interval], None],
+    fold: Callable[..., MarketBars] = MarketBars,
     deadline_s: float = 60.0,
 ) -> tuple[Session, int]:
     """Run a session's tape through the live path into a store at `into`; that session, and how many batches it had.
 
     `engine`: one for all bars, or by the bar ends (UTC ns) that are known to be scanned by each. `history_bars`: how
-    many bars before the open indicators see where no signal of the session names its origin. Raises StaleDataError
-    where nothing is recorded.
+    many bars before the open indicators see where no signal of the session names its origin. `fold`: as of `Feeding`.
+    Raises StaleDataError where nothing is recorded.
     """
-    store, frame = session.store, session.frame
-    segment = session.segment
-    before = store.last_bar_end(frame, upto=session.opens - 1)
-    origin = next((signal.origin for signal in session.signals()), None)
-    if origin is None:
-        origin = session.opens if before is None else origin_of(store, frame, before, history_bars)
+    store, segment = session.store, session.segment
     scratch = BarStore(into, origin=store.origin)
-    scratch.append(store.table(frame, after=origin - 1, upto=session.opens - 1), frame)
+    origins = {signal.frame: signal.origin for signal in session.signals()}
+    for frame in session.scanned:
+        before = store.last_bar_end(frame, upto=session.opens - 1)
+        if before is not None:
+            origin = origins.get(frame) or origin_of(store, frame, before, history_bars)
+            scratch.append(store.table(frame, after=origin - 1, upto=before), frame)
     names = store.names(upto=session.ends)
     days = [np.datetime64(day, "D").astype(object) for _, day in names.values()]
     scratch.append_names(
@@ -141,30 +146,49 @@ def replay(
     SignalHistory(into / "signals").append(_before(session, strategies))
     history = SignalHistory(into / "signals")
     engines = engine if isinstance(engine, Mapping) else {session.opens: engine}
-    scan = MarketScan(
-        scratch,
-        frame,
-        strategies,
-        symbols=symbols,
-        engine=_engine_at(engines, session.opens),
-        cluster=cluster,
-        history=history,
-        deadline_s=deadline_s,
-    )
+    scans = [
+        MarketScan(
+            scratch,
+            frame,
+            strategies,
+            symbols=symbols,
+            engine=_engine_at(engines, session.opens),
+            cluster=cluster,
+            history=history,
+            deadline_s=deadline_s,
+        )
+        for frame in session.scanned
+    ]
 
     def done(interval: Interval) -> None:
         on_interval(interval)
-        scan.engine = _engine_at(engines, interval.bar_end + 1)
+        for scan in scans:
+            scan.engine = _engine_at(engines, interval.bar_end + 1)
 
     feed = _AsRecorded(segment)
     bus = EventBus()
-    feeding = Feeding(scratch, feed, bus, symbols=symbols, frames=[frame])
-    n_bars = max(len(scratch.bar_ends(frame)), 1)
-    scanning = Scanning(scratch, bus, [scan], history_bars=n_bars, on_interval=done, catching_up=False)
+    feeding = Feeding(
+        scratch,
+        feed,
+        bus,
+        symbols=symbols,
+        frames=session.frames,
+        fold=fold,
+        by_receipt=store.origin == MARKET,
+    )
+    scanning = Scanning(
+        scratch,
+        bus,
+        scans,
+        frames=session.frames,
+        history_bars=max(1, *(len(scratch.bar_ends(frame)) for frame in session.scanned)),
+        on_interval=done,
+        catching_up=False,
+    )
     asyncio.run(LiveService(bus, [feeding, scanning]).run())  # nobody serves: nobody hears of it
     if feed.n_batches == 0:
         raise StaleDataError(f"{segment.path} holds no quotes")
-    return Session(scratch, session.day, frame), feed.n_batches
+    return Session(scratch, session.day, session.frames, session.scanned), feed.n_batches
 
 
 def compare(session: Session, again: Session, strategies: Iterable[Any]) -> tuple[list[Difference], dict[str, int]]:
@@ -174,8 +198,7 @@ def compare(session: Session, again: Session, strategies: Iterable[Any]) -> tupl
     """
     found: list[Difference] = []
     counts: dict[str, int] = {}
-    frames = (session.frame,) if session.frame == "1d" else (session.frame, "1d")
-    for frame in frames:
+    for frame in session.frames:
         stored, replayed = session.bars(frame), again.bars(frame)
         counts[f"{frame} bars stored"], counts[f"{frame} bars replayed"] = stored.num_rows, replayed.num_rows
         found += _bars(frame, stored, replayed)
@@ -194,12 +217,13 @@ _PLAIN = pa.schema([NAME.field("symbol").with_type(pa.string()), NAME.field("day
 
 def _before(session: Session, strategies: StrategyRegistry) -> list[Signal]:
     """The newest signals before the session of strategies that have a cooldown, one a key."""
-    names = [strategy.name for strategy in strategies.for_frame(session.frame) if strategy.cooldown]
+    names = [strategy.name for strategy in strategies.values() if strategy.cooldown]
     if not names:
         return []
     history = SignalHistory(session.store.root / "signals")
     rows = from_table(history.query(upto=session.opens - 1, strategies=names, newest_first=False))
-    return list({(s.strategy, s.symbol, s.action): s for s in rows if s.frame == session.frame}.values())
+    closed = (s for s in rows if s.frame in session.scanned and not s.developing)
+    return list({(s.strategy, s.symbol, s.action, s.frame): s for s in closed}.values())
 
 
 def _engine_at(engines: Mapping[int, Engine], bar_end: int) -> Engine:

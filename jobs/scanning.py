@@ -67,6 +67,7 @@ class MarketScan:
         self.refresh_names()
         self._last_fired: dict[tuple[str, str, str, str], int] | None = None
         self._trace = time.time_ns()
+        self._revision = 0
 
     def scan(
         self,
@@ -75,11 +76,15 @@ class MarketScan:
         origin: int,
         batch: pa.Table | pa.RecordBatch | None = None,
         previous: int | None = None,
+        developing: bool = False,
         quote_ns: int = 0,
         received_ns: int = 0,
         bar_closed_ns: int = 0,
     ) -> Scanned:
-        """Scan at `bar_end` (UTC ns) what is stored from `origin` on; `batch` and `previous` as in `ShardTask`."""
+        """Scan at `bar_end` (UTC ns) what is stored from `origin` on; the others as in `ShardTask` and `Signal`.
+
+        What fires on developing bars keeps no closed one silent.
+        """
         start = time.perf_counter()
         self._trace += 1
         tasks = [
@@ -95,6 +100,8 @@ class MarketScan:
                 previous,
                 batch,
                 self._trace,
+                self._revision,
+                developing,
             )
             for shard in self.shards
         ]
@@ -111,6 +118,7 @@ class MarketScan:
             self._fired(bar_end),
             origin=origin,
             names=self.names,
+            developing=developing,
             quote_ns=quote_ns,
             received_ns=received_ns,
             bar_closed_ns=bar_closed_ns,
@@ -118,10 +126,14 @@ class MarketScan:
         )
         published = tuple(signals if self.history is None else self.history.append(signals))
         meter(result, published)
-        if self._last_fired is not None:
+        if self._last_fired is not None and not developing:
             for signal in signals:
                 self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end
         return Scanned(result, tuple(signals), published, silent, origin)
+
+    def revise(self, batch: pa.RecordBatch, bar_end: int) -> None:
+        """Bars of `bar_end` have changed in the store: shards read theirs again before the next scan."""
+        self._revision = time.time_ns()
 
     def refresh_names(self) -> None:
         """Read the names of symbols again, as at a session's open."""

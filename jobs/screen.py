@@ -43,6 +43,11 @@ class Screen(Protocol):
         """The service ends; closing twice is closing once."""
 
 
+def _name(interval: Interval) -> str:
+    """Its frame, and whether its bars were still open."""
+    return f"{interval.frame} so far" if interval.developing else interval.frame
+
+
 class LineScreen:
     """A line an interval on stdout, and one a signal."""
 
@@ -57,8 +62,8 @@ class LineScreen:
 
     def interval(self, interval: Interval) -> None:
         click.echo(
-            f"{local_time(interval.bar_end)}  {interval.n_bars} symbols  scan {interval.scan_ms:.0f} ms"
-            f"  latency {interval.latency_ms:.0f} ms  {len(interval.signals)} signals"
+            f"{local_time(interval.bar_end)}  {_name(interval)}  {interval.n_bars} symbols"
+            f"  scan {interval.scan_ms:.0f} ms  latency {interval.latency_ms:.0f} ms  {len(interval.signals)} signals"
         )
         for signal in interval.signals:
             cells = (f"{signal.action:5}", signal.symbol, f"{signal.price:.2f}", signal.strategy, signal.name or "")
@@ -84,6 +89,7 @@ class JsonScreen(LineScreen):
                 "interval": interval.number,
                 "frame": interval.frame,
                 "bar_end": iso(interval.bar_end),
+                "developing": interval.developing,
                 "engine": result.engine,
                 "symbols": interval.n_bars,
                 "indicators": result.n_indicators,
@@ -152,11 +158,12 @@ class TableScreen:
     def _render(self) -> RenderableType:
         engine = f"  ·  engine {self._intervals[-1].scanned.result.engine}" if self._intervals else ""
         intervals = Table(title=self._head + engine, title_justify="left", expand=False)
-        for name in ("interval", "symbols", "scan ms", "latency ms", "signals"):
+        for name in ("interval", "frame", "symbols", "scan ms", "latency ms", "signals"):
             intervals.add_column(name, justify="right")
         for interval in self._intervals:
             intervals.add_row(
                 local_time(interval.bar_end),
+                _name(interval),
                 str(interval.n_bars),
                 f"{interval.scan_ms:.0f}",
                 f"{interval.latency_ms:.0f}",

@@ -1,5 +1,6 @@
 """Where the parts are joined: settings -> strategies, engine, cluster."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from data.calendar import MINUTE
 from data.errors import EngineError, SettingsError
 from data.schema import FRAMES
 from data.settings import Settings
@@ -22,6 +24,7 @@ from scanner.indicators.spec import Indicator
 from scanner.loading import StrategyRegistry, load
 from scanner.scan import make_plan
 from scanner.terms import Term
+from streaming.bars import MarketBars
 from streaming.tape import Tape
 
 REPEATABLE = ("sim", "replay")
@@ -111,11 +114,40 @@ def assemble(settings: Settings, *, one_off: bool = False, extra: Sequence[str] 
     return Parts(strategies, engine, reason, starting, cold)
 
 
+def live_frames(settings: Settings, strategies: StrategyRegistry) -> tuple[list[str], list[str]]:
+    """(frames that the live service folds and stores, those of them that it scans), shortest first.
+
+    It scans the base frame, every frame that a strategy names, and daily bars where it looks at them before they close;
+    it folds daily bars in any case.
+    """
+    scanned = {settings.scan.frame or "1m", *(frame for one in strategies.values() for frame in one.frames)}
+    if settings.scan.developing:
+        scanned.add("1d")
+    return [f for f in FRAMES if f in scanned or f == "1d"], [f for f in FRAMES if f in scanned]
+
+
+def fold_of(settings: Settings) -> Callable[..., MarketBars]:
+    """`MarketBars`, as patient as the settings say."""
+    feed = settings.feed
+    return functools.partial(MarketBars, grace_s=feed.grace_s, closing_grace_s=feed.closing_grace_s, late_s=feed.late_s)
+
+
+def clock_ns(text: str) -> int:
+    """`14:50` -> ns from midnight."""
+    hour, minute = text.split(":")
+    return (int(hour) * 60 + int(minute)) * MINUTE
+
+
+def is_repeatable(feed: str) -> bool:
+    """Whether a feed gives again, after a restart, what came since the last stored bar; its time is its own then."""
+    return feed.partition(":")[0] in REPEATABLE
+
+
 def open_tape(settings: Settings, store: BarStore) -> Tape | None:
     """The tape of a store, where the settings want one for their feed."""
     wanted = settings.feed.tape
     if wanted == "auto":
-        wanted = settings.feed.name.partition(":")[0] not in REPEATABLE
+        wanted = not is_repeatable(settings.feed.name)
     if not wanted:
         return None
     return Tape(store.root / TAPE, origin=store.origin, keep=settings.feed.tape_sessions)

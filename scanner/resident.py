@@ -37,7 +37,7 @@ SPARE = 256
 COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
 DERIVED = (*(f"adjusted {name}" for name in PRICES), "reference", "gap")
 """Matrices of the basis."""
-MOST = 8
+MOST = 16
 """Shards that one process keeps."""
 
 
@@ -62,6 +62,10 @@ class ShardTask:
     batch: pa.Table | pa.RecordBatch | None = None
     """The bars of `bar_end`, which travel as an Arrow IPC stream; without it they are read from the store."""
     trace: int = 0
+    revision: int = 0
+    """Another one than before where stored bars have changed, not only come."""
+    developing: bool = False
+    """Whether the bars of `batch` are still open: nothing of them is kept, and another scan of them may follow."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -71,7 +75,8 @@ class ShardTask:
     def __reduce__(self) -> tuple[Any, ...]:
         lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan)
         bars = None if self.batch is None else _to_ipc(self.batch.select(COLUMNS))
-        return _task, (lasting, self.origin, self.bar_end, self.previous, bars, self.trace)
+        changing = self.origin, self.bar_end, self.previous, bars, self.trace, self.revision, self.developing
+        return _task, (lasting, *changing)
 
 
 @functools.lru_cache(maxsize=32)
@@ -85,10 +90,20 @@ def _unpickled(lasting: bytes) -> tuple[Any, ...]:
     return found
 
 
-def _task(lasting: bytes, origin: int, bar_end: int, previous: int | None, bars: bytes | None, trace: int) -> ShardTask:
-    root, frame, adjusted, symbols, engine, plan = _unpickled(lasting)
+def _task(
+    lasting: bytes,
+    origin: int,
+    bar_end: int,
+    previous: int | None,
+    bars: bytes | None,
+    trace: int,
+    revision: int,
+    developing: bool,
+) -> ShardTask:
     batch = None if bars is None else pa.ipc.open_stream(bars).read_all()
-    return ShardTask(root, frame, adjusted, symbols, origin, bar_end, engine, plan, previous, batch, trace)
+    root, frame, adjusted, symbols, engine, plan = _unpickled(lasting)
+    about = (trace, revision, developing)
+    return ShardTask(root, frame, adjusted, symbols, origin, bar_end, engine, plan, previous, batch, *about)
 
 
 class Resident:
@@ -98,8 +113,8 @@ class Resident:
     along, so that its own newest bar stays in the last row.
     """
 
-    def __init__(self, packed: Packed, upto: int, origin: int) -> None:
-        self.upto, self.origin = upto, origin
+    def __init__(self, packed: Packed, upto: int, origin: int, revision: int = 0) -> None:
+        self.upto, self.origin, self.revision = upto, origin, revision
         self.symbols, self.frame = packed.symbols, packed.frame
         self.times = np.unique(packed.bar_ends[packed.bar_ends != NO_BAR])
         self._stop = packed.length
@@ -248,12 +263,14 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
     `ahead`: what reads the store's files, where the shard is the market and its files are being read already.
     """
     with _lock:
-        resident = _residents.get(task.key)
+        resident = None if task.developing else _residents.get(task.key)
         if resident is None or not _bring_upto(resident, task):
-            resident = _residents[task.key] = _read(task, ahead)
+            resident = _read(task, ahead)
+        if not task.developing:
+            _residents[task.key] = resident
+            _residents.move_to_end(task.key)
             while len(_residents) > MOST:
                 _residents.popitem(last=False)
-        _residents.move_to_end(task.key)
         engine, _ = choose(task.engine)
         return scan_shard(
             task.plan,
@@ -290,7 +307,7 @@ def _values(resident: Resident, plan: Plan, engine: Engine, source: Source) -> M
 
 def _bring_upto(resident: Resident, task: ShardTask) -> bool:
     """Whether the resident bars are, or could be brought, up to the task's bar end."""
-    if resident.origin != task.origin:
+    if (resident.origin, resident.revision) != (task.origin, task.revision):
         return False
     if resident.upto == task.bar_end:
         return True
@@ -328,7 +345,7 @@ def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
     )
     if task.batch is not None:
         table = pa.concat_tables([table, _table(task.batch).select(COLUMNS)], promote_options="permissive")
-    return Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end, task.origin)
+    return Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end, task.origin, task.revision)
 
 
 def _table(bars: pa.Table | pa.RecordBatch) -> pa.Table:

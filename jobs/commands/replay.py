@@ -17,8 +17,9 @@ from jobs.scanning import scannable
 from jobs.screen import JsonScreen, LineScreen
 from jobs.show import local_time
 from jobs.stages.scanning import Interval
-from jobs.wiring import assemble, scan_flags, scan_options
+from jobs.wiring import assemble, fold_of, live_frames, scan_flags, scan_options
 from scanner.engines.base import Engine, load
+from scanner.loading import load as load_strategies
 from streaming.segment import segments
 
 
@@ -41,7 +42,8 @@ def command(**given: Any) -> int:
     """
     settings = load_settings(given["config"], {"scan": scan_flags(given)})
     store = open_store(given["config"], given["store"])
-    session = Session(store, _day(store, given["day"]), settings.scan.frame or "1m")
+    registry = load_strategies(settings.scan.strategies)
+    session = Session(store, _day(store, given["day"]), *live_frames(settings, registry))
     segment = session.segment
     engines = {} if given["engine"] else _engines(session)
     flags = scan_flags(given) | {"cluster": given["cluster"] or "inline"}
@@ -55,11 +57,12 @@ def command(**given: Any) -> int:
                 session,
                 Path(folder) / "store",
                 parts.strategies,
-                symbols=scannable(store, session.frame, settings.scan.universe),
+                symbols=scannable(store, session.frames[0], settings.scan.universe),
                 engine=engines or parts.engine,
                 cluster=parts.cluster,
                 history_bars=_history_bars(settings),
                 on_interval=_silent if given["verify"] else screen.interval,
+                fold=fold_of(settings),
                 deadline_s=settings.scan.deadline_s,
             )
             for _ in segment.frames():
@@ -70,14 +73,14 @@ def command(**given: Any) -> int:
             click.echo(said, err=True)
             if not given["verify"]:
                 return 0
-            differences, counts = compare(session, again, parts.strategies.for_frame(session.frame))
+            differences, counts = compare(session, again, parts.strategies.values())
     finally:
         parts.close()
     about = {"batches": n_batches, "batches missing": segment.missing, "places damaged": segment.damaged, **counts}
     if given["as_json"]:
         shown = {name.replace(" ", "_"): number for name, number in about.items()}
         listed = [to_json(difference) for difference in differences]
-        print_json({"day": str(session.day), "frame": session.frame, **shown, "differences": listed})
+        print_json({"day": str(session.day), "frames": list(session.frames), **shown, "differences": listed})
     else:
         for name, number in about.items():
             click.echo(f"{number:9d}  {name}")

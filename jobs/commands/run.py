@@ -6,6 +6,7 @@ import os
 import signal
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,22 @@ from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.show import local_time
 from jobs.simulated import keep_names, make_history, open_simulated
 from jobs.stages.feeding import Feeding
-from jobs.stages.scanning import Kept, Scanning, close_sessions
+from jobs.stages.recovery import complete
+from jobs.stages.scanning import Kept, Scanning
 from jobs.stages.serving import Serving
-from jobs.wiring import Parts, assemble, count_of, open_tape, scan_flags, scan_options
+from jobs.wiring import (
+    Parts,
+    assemble,
+    clock_ns,
+    count_of,
+    fold_of,
+    is_repeatable,
+    live_frames,
+    open_tape,
+    scan_flags,
+    scan_options,
+    split_list,
+)
 from scanner.engines.base import Engine, load
 from scanner.engines.warm import Warming
 from streaming.broadcast import SignalServer
@@ -60,6 +74,12 @@ from streaming.manager import StreamManager
 @click.option(
     "--dashboard-port", type=int, metavar="N", help="Port of the Dask dashboard; 8787 by default, 0: any free one."
 )
+@click.option(
+    "--developing",
+    multiple=True,
+    metavar="HH:MM",
+    help="Time of day in Shanghai at which the daily bar is scanned before it closes. May be repeated.",
+)
 @click.option("--intervals", type=click.IntRange(min=1), metavar="N", help="End after N closed intervals.")
 @click.option("--once", is_flag=True, help="Scan the newest stored bar and end.")
 @json_option
@@ -76,7 +96,7 @@ def command(**given: Any) -> int:
     settings = load_settings(
         given["config"],
         {
-            "scan": scan_flags(given),
+            "scan": scan_flags(given) | {"developing": split_list(given["developing"])},
             "feed": {
                 "name": given["feed"],
                 "symbols": given["symbols"],
@@ -126,7 +146,8 @@ async def _run(
     once: bool,
 ) -> bool:
     """Serve; returns whether Ctrl-C ended it."""
-    frame = settings.scan.frame or "1m"
+    frames, scanned = live_frames(settings, parts.strategies)
+    frame = frames[0]
     history_bars = settings.scan.history_bars or settings.feed.history_bars
     history = SignalHistory(store.root / "signals")
     server = SignalServer(settings.serve.host, settings.serve.port, epoch=history.epoch, replay=history.since)
@@ -134,10 +155,10 @@ async def _run(
         await server.start()
     try:
         market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if settings.feed.name == "sim" else None
-        if market is not None and not store.files(frame):
+        if market is not None and not all(store.files(name) for name in frames):
             screen.say(f"making {history_bars} bars of history for {settings.feed.symbols} simulated symbols ...")
-            await asyncio.to_thread(make_history, store, market, frame, history_bars)
-        await asyncio.to_thread(close_sessions, store, frame, history)
+            await asyncio.to_thread(make_history, store, market, frames, history_bars)
+        await asyncio.to_thread(complete, store, frames)
         feed = find_feed(settings.feed.name)(settings, after=store.last_bar_end(frame))
         if market is not None:
             symbols = list(market.symbols)
@@ -145,22 +166,27 @@ async def _run(
             symbols = await asyncio.to_thread(replayable, store, frame, settings.scan.universe, feed.symbols)
         else:
             symbols = scannable(store, frame, settings.scan.universe)
-        scan = MarketScan(
-            store,
-            frame,
-            parts.strategies,
-            symbols=symbols,
-            engine=parts.engine,
-            cluster=await asyncio.to_thread(lambda: parts.cluster),
-            history=history,
-            deadline_s=settings.scan.deadline_s,
-        )
+        cluster = await asyncio.to_thread(lambda: parts.cluster)
+        scans = [
+            MarketScan(
+                store,
+                name,
+                parts.strategies,
+                symbols=symbols,
+                engine=parts.engine,
+                cluster=cluster,
+                history=history,
+                deadline_s=settings.scan.deadline_s,
+            )
+            for name in scanned
+        ]
         bus = EventBus()
         serving = Serving(bus, server)
         scanning = Scanning(
             store,
             bus,
-            [scan],
+            scans,
+            frames=frames,
             history_bars=history_bars,
             on_interval=screen.interval,
             on_session=None if market is None else lambda day: keep_names(store, market, day),
@@ -168,11 +194,23 @@ async def _run(
             intervals=intervals,
             serving=None if once else serving,
         )
-        feeding = Feeding(store, feed, bus, symbols=symbols, frames=[frame], tape=open_tape(settings, store))
+        live = not is_repeatable(settings.feed.name)
+        feeding = Feeding(
+            store,
+            feed,
+            bus,
+            symbols=symbols,
+            frames=frames,
+            tape=open_tape(settings, store),
+            fold=fold_of(settings),
+            by_receipt=live,
+            clock=time.time_ns if live else None,
+            developing=[clock_ns(text) for text in settings.scan.developing],
+        )
         service = LiveService(bus, [feeding, scanning, serving])
-        interrupted = _stop_on_signals(service)
+        interrupted = _stop_on_signals(service, feeding)
         _introduce(screen, store, parts, None if once else server.url)
-        screen.open(frame, server.url, parts.cluster.dashboard)
+        screen.open(", ".join(scanned), server.url, parts.cluster.dashboard)
         if once:
             await scanning.catch_up()
         else:
@@ -195,8 +233,9 @@ def _warm_engine(warming: Warming, screen: Screen) -> Engine | None:
     return load("vector")
 
 
-def _stop_on_signals(service: LiveService) -> asyncio.Event:
-    """Let SIGINT and SIGTERM drain the service; the event says whether it was SIGINT."""
+def _stop_on_signals(service: LiveService, feeding: Feeding) -> asyncio.Event:
+    """Let SIGINT and SIGTERM drain the service, and SIGUSR1 scan the daily bar as it is; the event says whether it was
+    SIGINT."""
     interrupted = asyncio.Event()
 
     def on_interrupt() -> None:
@@ -206,6 +245,7 @@ def _stop_on_signals(service: LiveService) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
     loop.add_signal_handler(signal.SIGTERM, service.stop)
+    loop.add_signal_handler(signal.SIGUSR1, feeding.look)
     return interrupted
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from data.aggregate import daily_bars
-from data.calendar import DAY, bar_ends, local_day
-from data.history import SignalHistory
+from data.calendar import bar_ends, local_day
+from data.schema import FRAMES
 from data.signal import Signal, to_table
 from data.store import BarStore
 from jobs.scanning import MarketScan, Scanned, origin_of
@@ -19,6 +18,8 @@ from jobs.stages.serving import Serving
 from scanner.engines.base import Engine
 from streaming.bus import SIGNALS, bar_topic
 from streaming.ports import Bus
+
+_KEY = ("symbol", "revision")
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Interval:
     scan_ms: float
     latency_ms: float
     clients: int
+    developing: bool = False
+    """Whether its bars were still open."""
 
     @property
     def signals(self) -> Sequence[Signal]:
@@ -59,22 +62,26 @@ class Kept:
 class _Frame:
     """Where the stage is in one frame."""
 
-    scan: MarketScan
+    name: str
+    scan: MarketScan | None
+    """None where the frame's bars are only stored."""
     last: int | None
     """The newest bar end that is stored, UTC ns."""
-    session: np.datetime64 | None = None
     origin: int = 0
 
 
 class Scanning:
-    """Stores bars, scans them by the `scans`, one a frame, and publishes what is new; the store's one writer.
+    """Stores bars of `frames`, scans those that have one of the `scans`, and publishes what is new; nobody else writes
+    the store's bars.
 
-    A bar batch that comes again is known by its frame, bar end and revision, and left out: delivery at least once is
-    enough. `on_interval` is told of each closed interval, `on_session` of each session's day before its first bar is
-    stored. `next_engine` is asked before each scan for an engine that takes over from then on, until it gives one.
-    `history_bars`: how many bars before a session's open its indicators see. `intervals`: end after so many.
-    `catching_up`: whether `catch_up` does anything. `serving`: the stage that serves what is published, where that is
-    in this process.
+    Delivery at least once is enough: a batch of bars that comes again is known by its frame, bar end and revision, and
+    left out. Bars that are still open are scanned and not stored.
+
+    `on_interval` is told of each scan, `on_session` of each session's day before its first bar is stored. `next_engine`
+    is asked before each scan for an engine that takes over from then on, until it gives one. `history_bars`: how many
+    bars before a session's open its indicators see. `intervals`: end after so many of the shortest frame that is
+    scanned. `catching_up`: whether `catch_up` does anything. `serving`: the stage that serves what is published, where
+    that is in this process.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Scanning:
         bus: Bus,
         scans: Sequence[MarketScan],
         *,
+        frames: Sequence[str],
         history_bars: int,
         on_interval: Callable[[Interval], None],
         on_session: Callable[[np.datetime64], None] | None = None,
@@ -94,18 +102,22 @@ class Scanning:
         self.kept = Kept()
         self._store, self._bus, self._serving = store, bus, serving
         self._bars = bus.subscribe(bar_topic("*"), size=8, name="scan")
-        self._frames = {scan.frame: _Frame(scan, store.last_bar_end(scan.frame)) for scan in scans}
+        by_frame = {scan.frame: scan for scan in scans}
+        self._frames = {f: _Frame(f, by_frame.get(f), store.last_bar_end(f)) for f in sorted(frames, key=FRAMES.index)}
+        self._counted = min(by_frame, key=FRAMES.index)
         self._history_bars = history_bars
         self._on_interval, self._on_session = on_interval, on_session
         self._next_engine = next_engine
         self._intervals, self._catching_up = intervals, catching_up
+        self._session: np.datetime64 | None = None
 
     async def catch_up(self) -> None:
         """Scan the newest stored bar of each frame, so that workers are warm and a restart makes up for what it
         missed; called before `run`."""
         for frame in self._frames.values() if self._catching_up else ():
-            if frame.last is not None:
-                frame.origin = await asyncio.to_thread(self._origin_at, frame, local_day(np.array([frame.last]))[0])
+            if frame.scan is not None and frame.last is not None:
+                day = local_day(np.array([frame.last]))[0]
+                frame.origin = await asyncio.to_thread(self._origin_at, frame.name, day)
                 await self._scan(frame, None, frame.last)
 
     async def run(self) -> None:
@@ -113,14 +125,21 @@ class Scanning:
         async for event in self._bars:
             about = event.batch.schema.metadata
             frame, bar_end = self._frames[about[b"frame"].decode()], int(about[b"bar_end"])
-            if frame.last is not None and bar_end <= frame.last:
-                continue
-            await self._open_session(frame, bar_end)
+            await self._open_session(local_day(np.array([bar_end]))[0])
             self._change_engine()
-            await self._scan(frame, event.batch, bar_end)
-            if frame.scan.frame != "1d" and bar_end == bar_ends(local_day(np.array([bar_end]))[0], "1d")[0]:
-                await asyncio.to_thread(close_sessions, self._store, frame.scan.frame, frame.scan.history)
-            if self._intervals is not None and self.kept.intervals >= self._intervals:
+            if about[b"developing"] == b"1":
+                await self._look(frame, event.batch, bar_end)
+            elif about[b"revision"] != b"0":
+                await self._revise(frame, event.batch, bar_end)
+            elif frame.last is None or bar_end > frame.last:
+                await self._close(frame, event.batch, bar_end)
+                if frame.name == "1d":
+                    await asyncio.to_thread(self._compact)
+            if (
+                self._intervals is not None
+                and self.kept.intervals >= self._intervals
+                and self._was_last(frame, bar_end)
+            ):
                 self._bars.close()  # what else has closed is made again from the feed by the next run
                 return
 
@@ -128,41 +147,64 @@ class Scanning:
         """End when what has been published by now is scanned."""
         self._bars.close()
 
-    async def _scan(self, frame: _Frame, batch: pa.RecordBatch | None, bar_end: int) -> None:
-        """Store a micro-batch and scan it at once; without one, scan what is stored."""
+    async def _close(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
+        """Store the bars of a closed interval, and scan them at once."""
+        storing = asyncio.to_thread(self._store.append, batch, frame.name)
+        if frame.scan is None:
+            await storing
+        else:
+            await asyncio.gather(storing, self._scan(frame, batch, bar_end))
+        frame.last = bar_end
+        self.kept.bars += batch.num_rows
+
+    async def _look(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
+        """Scan bars that are still open."""
+        if frame.scan is not None and (frame.last is None or bar_end > frame.last):
+            await self._scan(frame, batch, bar_end, developing=True)
+
+    async def _revise(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
+        """Store changes to closed bars; the frame's scans see them from the next one on."""
+        stored = self._store.table(frame.name, after=bar_end - 1, upto=bar_end, columns=_KEY)
+        known = set(zip(*(stored[name].to_pylist() for name in _KEY), strict=True))
+        if known.issuperset(zip(*(batch[name].to_pylist() for name in _KEY), strict=True)):
+            return
+        await asyncio.to_thread(self._store.append, batch, frame.name)
+        if frame.scan is not None:
+            frame.scan.revise(batch, bar_end)
+
+    async def _scan(
+        self, frame: _Frame, batch: pa.RecordBatch | None, bar_end: int, *, developing: bool = False
+    ) -> None:
+        """Scan a micro-batch; without one, what is stored."""
+        assert frame.scan is not None
         start = time.perf_counter()
         about = {} if batch is None else batch.schema.metadata
         received_ns = int(about.get(b"received_ns", b"0"))
-        scanning = asyncio.to_thread(
+        scanned = await asyncio.to_thread(
             frame.scan.scan,
             bar_end,
             origin=frame.origin,
             batch=batch,
             previous=frame.last,
-            quote_ns=int(about.get(b"quote_ns", b"0")),
+            developing=developing,
             received_ns=received_ns,
             bar_closed_ns=int(about.get(b"closed_ns", b"0")),
+            quote_ns=int(about.get(b"quote_ns", b"0")),
         )
-        if batch is None:
-            scanned = await scanning
-        else:
-            storing = asyncio.to_thread(self._store.append, batch, frame.scan.frame)
-            scanned, _ = await asyncio.gather(scanning, storing)
-        frame.last = bar_end
         await self._publish(scanned.published)
         done = time.time_ns()
         latency = (done - received_ns) / 1e6 if received_ns else (time.perf_counter() - start) * 1e3
         kept = self.kept
-        kept.intervals += batch is not None
-        kept.bars += 0 if batch is None else batch.num_rows
         kept.signals += len(scanned.published)
-        kept.last_bar_end = bar_end
+        if not developing:
+            kept.intervals += batch is not None and frame.name == self._counted
+            kept.last_bar_end = max(kept.last_bar_end or 0, bar_end)
         if batch is not None:
             kept.latencies_ms.append(latency)
         self._on_interval(
             Interval(
                 kept.intervals,
-                frame.scan.frame,
+                frame.name,
                 bar_end,
                 scanned.result.n_current,
                 scanned,
@@ -170,6 +212,7 @@ class Scanning:
                 scanned.result.elapsed_s * 1e3,
                 latency,
                 0 if self._serving is None else self._serving.server.clients,
+                developing,
             )
         )
 
@@ -183,44 +226,40 @@ class Scanning:
     def _change_engine(self) -> None:
         """Between two scans: the signals say from which bar on another engine computed them."""
         engine = None if self._next_engine is None else self._next_engine()
-        if engine is not None:
-            for frame in self._frames.values():
-                log.info("the engine %s takes over from %s", engine.name, frame.scan.engine.name)
-                frame.scan.engine = engine
-            self._next_engine = None
-
-    async def _open_session(self, frame: _Frame, bar_end: int) -> None:
-        """At a session's first bar: its origin is fixed, so that every shard starts at the same bar."""
-        day = local_day(np.array([bar_end]))[0]
-        if day == frame.session:
+        if engine is None:
             return
-        frame.session = day
+        self._next_engine = None
+        for scan in (frame.scan for frame in self._frames.values() if frame.scan is not None):
+            log.info("the engine %s takes over from %s in frame %s", engine.name, scan.engine.name, scan.frame)
+            scan.engine = engine
+
+    async def _open_session(self, day: np.datetime64) -> None:
+        """At a session's first bar: the origins are fixed, so that every shard starts at the same bar."""
+        if day == self._session:
+            return
+        self._session = day
         if self._on_session is not None:
             await asyncio.to_thread(self._on_session, day)
-        frame.origin = await asyncio.to_thread(self._origin_at, frame, day)
-        await asyncio.to_thread(frame.scan.refresh_names)
+        for frame in self._frames.values():
+            if frame.scan is not None:
+                frame.origin = await asyncio.to_thread(self._origin_at, frame.name, day)
+                await asyncio.to_thread(frame.scan.refresh_names)
 
-    def _origin_at(self, frame: _Frame, day: np.datetime64) -> int:
-        opens = int(bar_ends(day, frame.scan.frame)[0])
-        before = self._store.last_bar_end(frame.scan.frame, upto=opens - 1)
-        if before is None:
-            return opens
-        return origin_of(self._store, frame.scan.frame, before, self._history_bars)
+    def _origin_at(self, frame: str, day: np.datetime64) -> int:
+        opens = int(bar_ends(day, frame)[0])
+        before = self._store.last_bar_end(frame, upto=opens - 1)
+        return opens if before is None else origin_of(self._store, frame, before, self._history_bars)
 
+    def _was_last(self, frame: _Frame, bar_end: int) -> bool:
+        """Whether no longer frame closes at the same boundary."""
+        day = local_day(np.array([bar_end]))[0]
+        return not any(
+            bar_end in bar_ends(day, name) for name in FRAMES[FRAMES.index(frame.name) + 1 :] if name in self._frames
+        )
 
-def close_sessions(store: BarStore, frame: str, history: SignalHistory | None = None) -> None:
-    """Make the daily bars of every session whose last bar is stored, and compact what has become many files.
-
-    Also at a start, for a session whose service was killed between the two.
-    """
-    if history is not None:
-        history.compact()
-    last, done = store.last_bar_end(frame), store.last_bar_end("1d") or 0
-    if frame == "1d" or last is None:
-        return
-    newest = int(bar_ends(local_day(np.array([last]))[0], "1d")[0])
-    over = last if last == newest else newest - DAY
-    if over > done:
-        bars = store.table(frame, after=done, upto=over).drop_columns(["known_at"])
-        store.append(daily_bars(bars), "1d")
-    store.compact(frame)
+    def _compact(self) -> None:
+        """After a session's last bars: what has become many files becomes few."""
+        for frame in self._frames.values():
+            self._store.compact(frame.name)
+            if frame.scan is not None and frame.scan.history is not None:
+                frame.scan.history.compact()

@@ -81,7 +81,9 @@ def test_a_recorded_session_comes_out_as_it_was_stored(recorded: Path, capsys: p
 def test_without_verify_it_prints_what_it_makes(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = replay(recorded, capsys, "--json", "--engine", "talib")
     lines = [json.loads(line) for line in out.splitlines()]
-    history = SignalHistory(recorded / "signals").query(after=int(bar_ends(DAY, "1m")[0]) - 1, newest_first=False)
+    history = SignalHistory(recorded / "signals").query(
+        after=int(bar_ends(DAY, "1m")[0]) - 1, frames=["1m"], newest_first=False
+    )
 
     assert code == 0
     assert len(lines) == 5
@@ -205,7 +207,7 @@ def test_run_feeds_on_a_tape(recorded: Path, tmp_path: Path, capsys: pytest.Capt
     assert of_day(tmp_path / "again") == of_day(recorded)
     after = int(bar_ends(DAY, "1m")[0]) - 1
     first, again = (
-        SignalHistory(store / "signals").query(after=after)["id"].to_pylist()
+        SignalHistory(store / "signals").query(after=after, frames=["1m"])["id"].to_pylist()
         for store in (recorded, tmp_path / "again")
     )
     assert sorted(first) == sorted(again)

@@ -41,7 +41,7 @@ Run = Callable[..., list[dict[str, Any]]]
 def store(tmp_path: Path) -> BarStore:
     """A real market's store, with history up to the day before."""
     store = BarStore(tmp_path / "market", origin="market")
-    make_history(store, MARKET, "1m", 250)
+    make_history(store, MARKET, ["1m"], 250)
     return store
 
 

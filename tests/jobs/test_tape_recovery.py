@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_killed_at_random_moments_it_makes_the_bars_and_signals_of_a_calm_day() -> None:
     command = [sys.executable, "benchmarks/crash_tape.py", "--rounds", "3", "--symbols", "20", "--seed", "3"]
     done = subprocess.run(
-        [*command, "--longest-s", "0.9", "--more", "60"],
+        [*command, "--longest-s", "2.0", "--more", "120"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
