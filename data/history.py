@@ -180,20 +180,19 @@ class SignalHistory:
         """
         keys = ["strategy", "symbol", "action", "frame"]
 
-        def read() -> pa.Table:
+        def read() -> pa.Table | None:
             files = [f for f in self._files() if f.first < before and (after is None or f.last > after)]
-            table = pa.concat_tables(
-                [
-                    SIGNAL.empty_table().select([*keys, "bar_end", "developing"]),
-                    *(self._read(f.path, [*keys, "bar_end", "developing"]) for f in files),
-                ]
-            )
+            if not files:
+                return None
+            table = pa.concat_tables([self._read(f.path, [*keys, "bar_end", "developing"]) for f in files])
             condition = (pc.field("bar_end") < _time(before)) & ~pc.field("developing")
             if after is not None:
                 condition &= pc.field("bar_end") > _time(after)
             return table.filter(condition).group_by(keys).aggregate([("bar_end", "max")])
 
         table = self._reading(read)
+        if table is None:
+            return {}
         columns = [table[key].to_pylist() for key in keys]
         ends = table["bar_end_max"].cast(pa.int64()).to_pylist()
         return dict(zip(zip(*columns, strict=True), ends, strict=True))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data.columns import numbers
 from data.errors import MarketDataError
 
 Floats = npt.NDArray[np.float64]
@@ -60,7 +61,7 @@ class Packed:
         lookup = np.array([place.get(symbol, len(symbols)) for symbol in own], dtype=np.uint16)
         code = lookup[index] if own else index.astype(np.uint16)
         ends = _ends(table)
-        revision = table["revision"].to_numpy()
+        revision = numbers(table["revision"])
         if revision.any() or (len(ends) > 1 and (np.diff(ends) < 0).any()):
             order = np.lexsort((revision, ends, code))
         else:
@@ -187,7 +188,7 @@ class Panel:
         keep = columns >= 0
         order: Any = slice(None)
         if "revision" in names:
-            revision = table["revision"].to_numpy()
+            revision = numbers(table["revision"])
             if revision.any():
                 order = np.argsort(revision, kind="stable")
         if not keep.all():
@@ -252,18 +253,18 @@ def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
     column = column.unify_dictionaries()
     if column.num_chunks == 0:
         return np.empty(0, dtype=np.int64), []
-    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    codes = np.concatenate([numbers(chunk.indices) for chunk in column.chunks])
     return codes.astype(np.int64), column.chunk(0).dictionary.to_pylist()
 
 
 def _ends(table: pa.Table) -> Times:
     """Bar ends in UTC ns."""
     if "bar_end" in table.column_names:
-        return np.asarray(table["bar_end"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(), dtype=np.int64)
+        return np.asarray(numbers(table["bar_end"].cast(pa.timestamp("ns")).cast(pa.int64())), dtype=np.int64)
     days = table["date"]
     if pa.types.is_string(days.type) or pa.types.is_large_string(days.type):
         days = pc.strptime(pc.replace_substring(days, "-", ""), format="%Y%m%d", unit="s")
-    return np.asarray(days.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(), dtype=np.int64) + _DAILY_CLOSE_NS
+    return np.asarray(numbers(days.cast(pa.timestamp("ns")).cast(pa.int64())), dtype=np.int64) + _DAILY_CLOSE_NS
 
 
 def _unique_times(ends: Times) -> tuple[Times, npt.NDArray[np.int64]]:
@@ -278,4 +279,4 @@ def _unique_times(ends: Times) -> tuple[Times, npt.NDArray[np.int64]]:
 
 def _floats(column: pa.ChunkedArray) -> Floats:
     """A numeric column as float64, NaN for null."""
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    return np.asarray(numbers(column.cast(pa.float64())), dtype=np.float64)

@@ -320,7 +320,7 @@ def _read(
             if most is not None:
                 table = table.filter(pc.less_equal(table[name], _time(most)))
         tables.append(table.select(names))
-    table = pa.concat_tables([STORED.empty_table().select(names), *tables]).cast(
+    table = pa.concat_tables(tables or [STORED.empty_table().select(names)]).cast(
         pa.schema([STORED.field(name) for name in names])
     )
     return table if symbols is None else _of_symbols(table, symbols)
