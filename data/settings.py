@@ -72,6 +72,11 @@ class FeedSettings(Section):
         description="how late a quote may be and still change the bars it belongs to; 0: not at all",
     )
     urls: Mapping[str, str] = Field({}, description="vendor's name -> address asked in place of its own, as of a proxy")
+    universe: str = Field(
+        "auto",
+        description="whose quotes vendors are asked for: list, all that a vendor lists; index:000300; a file of"
+        " symbols; auto: the stored ones, and the list where none are stored",
+    )
     active: int = Field(
         1, ge=1, le=8, description="so many of the vendors are asked for each symbol at once; their prices are compared"
     )

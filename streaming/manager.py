@@ -77,6 +77,7 @@ class StreamManager:
                 f"feed.active must be in [1, {len(names)}], the number of providers {', '.join(names)}; got {n_active}"
             )
         self.name = ",".join(names)
+        self.clock = clock
         self._world = World(
             open=open_connection,
             trading=TradingClock(is_session),

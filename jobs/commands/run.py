@@ -29,6 +29,7 @@ from jobs.stages.feeding import Feeding
 from jobs.stages.recovery import complete
 from jobs.stages.scanning import Kept, Scanning
 from jobs.stages.serving import Serving
+from jobs.universe import watched
 from jobs.wiring import (
     Parts,
     assemble,
@@ -59,6 +60,12 @@ from streaming.manager import StreamManager
     metavar="NAME",
     help="Where quotes come from: sim, the simulated market, by default; sina,tencent: vendors in order of "
     "priority; replay:PATH, a tape, a store or a CSV file.",
+)
+@click.option(
+    "--symbols-from",
+    metavar="WHAT",
+    help="Whose quotes vendors are asked for: list, all that a vendor lists; index:000300; a file. By default the "
+    "stored symbols, and the list where none are stored.",
 )
 @click.option("--symbols", type=int, metavar="N", help="Size of the simulated market; 5000 by default.")
 @click.option("--seed", type=int, metavar="N", help="Which simulated market.")
@@ -99,6 +106,7 @@ def command(**given: Any) -> int:
             "scan": scan_flags(given) | {"developing": split_list(given["developing"])},
             "feed": {
                 "name": given["feed"],
+                "universe": given["symbols_from"],
                 "symbols": given["symbols"],
                 "seed": given["seed"],
                 "interval_s": None if speed is None else 60 / speed if speed else 0,
@@ -164,6 +172,8 @@ async def _run(
             symbols = list(market.symbols)
         elif isinstance(feed, ReplayFeed):
             symbols = await asyncio.to_thread(replayable, store, frame, settings.scan.universe, feed.symbols)
+        elif isinstance(feed, StreamManager):
+            symbols = await watched(settings, store, now_ns=feed.clock(), say=screen.say)
         else:
             symbols = scannable(store, frame, settings.scan.universe)
         cluster = await asyncio.to_thread(lambda: parts.cluster)
@@ -204,7 +214,7 @@ async def _run(
             tape=open_tape(settings, store),
             fold=fold_of(settings),
             by_receipt=live,
-            clock=time.time_ns if live else None,
+            clock=feed.clock if isinstance(feed, StreamManager) else time.time_ns if live else None,
             developing=[clock_ns(text) for text in settings.scan.developing],
         )
         service = LiveService(bus, [feeding, scanning, serving])

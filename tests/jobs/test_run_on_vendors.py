@@ -26,6 +26,7 @@ from streaming import manager
 from streaming.feeds import connections
 from streaming.feeds.vendors import VENDORS, Budget
 from tests.streaming.feeds.fakes.day import FakeDay
+from tests.streaming.feeds.fakes.lists import FakeSinaList
 from tests.streaming.feeds.fakes.servers import FakeSina, FakeTencent, Faults
 from tests.streaming.feeds.fakes.town import FakeTown
 
@@ -56,10 +57,11 @@ def run(tmp_path: Path, store: BarStore, monkeypatch: pytest.MonkeyPatch, capsys
     rules = tmp_path / "rules.yaml"
     rules.write_text("strategies:\n  - {name: up, frame: 1m, when: close > open, action: BUY}\n")
 
-    def run(town: FakeTown, *options: str, **outside: Any) -> list[dict[str, Any]]:
+    def run(town: FakeTown, *options: str, store: BarStore = store, **outside: Any) -> list[dict[str, Any]]:
         monkeypatch.setattr(manager, "open_stream", partial(manager.open_stream, clock=town.clock, **outside))
         settings = tmp_path / "settings.yaml"
-        arguments = ["run", "--feed", ",".join(town.fakes), "-c", str(settings), "--store", str(store.root), "--json"]
+        feeds = ",".join(name for name in town.fakes if name in VENDORS)
+        arguments = ["run", "--feed", feeds, "-c", str(settings), "--store", str(store.root), "--json"]
         arguments += ["--strategies", str(rules), "--cluster", "inline", "--engine", "talib", "--port", "0", *options]
         with town:
             settings.write_text(json.dumps({"feed": {"urls": town.urls}}))
@@ -138,3 +140,17 @@ def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(run: Run
 
     whole, clean = plain(bars.filter(pc.invert(incomplete))), plain(MARKET.bars("1m", LIVE))
     assert whole == {key: clean[key] for key in whole}
+
+
+def test_on_an_empty_store_the_vendors_list_says_who_is_watched(run: Run, tmp_path: Path) -> None:
+    empty = BarStore(tmp_path / "new", origin="market")
+    day = FakeDay(MARKET, LIVE, minutes=3)
+    town = FakeTown(day, sina=FakeSina(day, follow=True), sina_list=FakeSinaList(day))
+    lines = run(town, "--intervals", "2", store=empty)
+
+    assert [line["bar_end"] for line in lines] == ENDS[:2]
+    assert lines[-1]["feed"]["symbols"] == len(MARKET.symbols)
+    stored = empty.panel("1m")
+    assert stored.symbols == tuple(day.symbols)
+    names = MARKET.names(LIVE)
+    assert {symbol: name for symbol, (name, _) in empty.names().items()} == {s: names.get(s, s) for s in MARKET.symbols}

@@ -118,7 +118,7 @@ class _Fake:
                 return line[:at] + bytes([line[at] ^ 0x55]).replace(b"\n", b"?") + line[at + 1 :]
 
 
-class _FakeHttp(_Fake):
+class FakeHttp(_Fake):
     """A server of HTTP/1.1, by hand: so that it can break off anywhere."""
 
     async def __aenter__(self) -> Self:
@@ -193,7 +193,7 @@ class _FakeHttp(_Fake):
         raise NotImplementedError
 
 
-class _FakePolled(_FakeHttp):
+class _FakePolled(FakeHttp):
     def __init__(self, day: FakeDay, *, follow: bool = False, seed: int = 1) -> None:
         super().__init__(day, seed=seed)
         self._follow = follow
@@ -257,7 +257,7 @@ class FakeTencent(_FakePolled):
         return b'v_pv_none_match="1";\n'
 
 
-class FakeEastmoney(_FakeHttp):
+class FakeEastmoney(FakeHttp):
     """push2.eastmoney.com: a first event with everything, then what has changed."""
 
     def __init__(self, day: FakeDay, *, seed: int = 1) -> None:
