@@ -265,9 +265,7 @@ class BarStore:
             if file.first == file.last:
                 ends.add(file.first)
             else:
-                ends |= set(
-                    pq.read_table(file.path, columns=["bar_end"])["bar_end"].unique().cast(pa.int64()).to_pylist()
-                )
+                ends |= set(read_file(file.path, ["bar_end"])["bar_end"].unique().cast(pa.int64()).to_pylist())
         return sorted(ends)
 
     def _write(self, table: pa.Table, folder: Path, digest: str, *, compacted: bool = False) -> Path:
