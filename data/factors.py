@@ -3,7 +3,7 @@
 At a session's first quote the exchange's previous close is the ex-rights reference, and factor = that reference / the
 last close that was traded. Only factors other than 1 are kept. They lie in the store as Parquet:
 
-    STORE/factors/4f0c2a9b1d3e.parquet       one file an appended table; the hash of the content names it
+    STORE/factors/import-4f0c2a9b1d3e.parquet       one file an appended table; the hash of the content names it
 
 Of several factors for one (symbol, day) an imported one counts before a quoted one, and of one origin the one that was
 stored last.
@@ -12,6 +12,7 @@ stored last.
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from data.adjust import SAME_PRICE
+from data.calendar import local_day
 from data.columns import column, symbol_column
 from data.errors import MarketDataError, StoreError
 from data.files import write_parquet
-from data.panel import Floats
+from data.panel import Floats, Packed
 from data.schema import FACTOR, TIME
 from data.symbols import canonical_or_none
 
@@ -109,7 +111,8 @@ class FactorStore:
         table = table.append_column(_STORED.field("known_at"), stamp)
         self._folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256("\n".join(map(str, table.to_pylist())).encode()).hexdigest()[:12]
-        path = self._folder / f"{digest}.parquet"
+        kind = IMPORT if IMPORT in table["origin"].to_pylist() else QUOTE
+        path = self._folder / f"{kind}-{digest}.parquet"
         write_parquet(path, table)
         return path
 
@@ -122,6 +125,11 @@ class FactorStore:
         # Of equal keys the last one stays, and "import" stands before "quote".
         chosen = {key[:2]: rows[key] for key in sorted(rows, reverse=True)}
         return pa.Table.from_pylist([chosen[key] for key in sorted(chosen)], schema=_STORED).select(FACTOR.names)
+
+    @property
+    def imported(self) -> str:
+        """Which imported factors there are, told without reading them: another text once more of them are."""
+        return ",".join(sorted(path.stem for path in self._folder.glob(f"{IMPORT}-*.parquet")))
 
     def _newest(self, known_by: int | None = None) -> dict[_Key, dict[str, Any]]:
         """What each origin said last."""
@@ -137,24 +145,40 @@ class FactorStore:
         return {_key(row): row for row in table.to_pylist()}
 
 
-def forward_factors(
-    factors: pa.Table,
-    symbols: Sequence[str],
-    days: npt.NDArray[np.datetime64],
-    as_of: np.datetime64[Any] | None = None,
-) -> Floats:
-    """(days, symbols): what raw prices of `days` (ascending sessions) are multiplied by to stand on `as_of`'s basis.
+def applied(packed: Packed, factors: pa.Table) -> Packed:
+    """Packed bars whose sessions know the previous close that factors tell, from which `data.adjust` puts older prices
+    on the newest one's basis.
 
-    That is the product of a symbol's factors of later days up to `as_of` (the last day by default).
+    On a symbol's first session from a factor's day on, `prev_close` is the close before it times the factor; times all
+    of them where it was halted over several. An imported factor counts before a previous close that was stored, a
+    quoted one only where none was.
     """
-    until = days[-1] if as_of is None and len(days) else as_of
-    multiplier = np.ones((len(days), len(symbols)))
-    place = {symbol: j for j, symbol in enumerate(symbols)}
-    for row in factors.to_pylist():
-        day, j = np.datetime64(row["day"], "D"), place.get(row["symbol"])
-        if j is not None and until is not None and day <= until:
-            multiplier[: np.searchsorted(days, day), j] *= row["factor"]
-    return multiplier
+    places = {symbol: j for j, symbol in enumerate(packed.symbols)}
+    at = [places.get(symbol, -1) for symbol in factors["symbol"].to_pylist()]
+    own: dict[int, list[int]] = {}
+    for row, j in enumerate(at):
+        if j >= 0:
+            own.setdefault(j, []).append(row)
+    if not own:
+        return packed
+    day = factors["day"].cast(pa.int32()).to_numpy()
+    factor, imported = factors["factor"].to_numpy(), np.array(factors["origin"].to_pylist()) == IMPORT
+    close = packed.fields["close"]
+    stored = packed.fields.get("prev_close")
+    closes = np.full(close.shape, np.nan) if stored is None else stored.copy()
+    for j, rows in own.items():
+        first = packed.length - int(packed.lengths[j])
+        days = local_day(packed.bar_ends[first:, j]).astype(np.int64)
+        product, sure = dict[int, float](), dict[int, bool]()
+        for row, k in zip(rows, np.searchsorted(days, day[rows]).tolist(), strict=True):
+            if 0 < k < len(days):
+                product[k] = product.get(k, 1.0) * factor[row]
+                sure[k] = sure.get(k, False) or bool(imported[row])
+        for k, by in product.items():
+            session = slice(first + k, first + int(np.searchsorted(days, days[k], side="right")))
+            known = np.isnan(closes[session, j]) | sure[k]
+            closes[session, j] = np.where(known, close[first + k - 1, j] * by, closes[session, j])
+    return replace(packed, fields={**packed.fields, "prev_close": closes})
 
 
 _TEXTS = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(FACTOR.names[:3], pa.string()))

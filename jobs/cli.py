@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("jobs.commands.run", "Run the live service: feed, bars, scans, signals."),
     "scan": ("jobs.commands.scan", "Scan the whole stored market once."),
     "import": ("jobs.commands.import_", "Import CSV and Parquet files into the store."),
+    "factors": ("jobs.commands.factors", "List or import the factors of corporate actions."),
     "indicators": ("jobs.commands.indicators", "List the indicators, or describe one."),
     "strategies": ("jobs.commands.strategies", "List the strategies, or check files of them."),
     "signals": ("jobs.commands.signals", "Query the history of signals."),

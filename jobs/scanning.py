@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from data.errors import StaleDataError
+from data.factors import FactorStore
 from data.history import SignalHistory
 from data.signal import Signal
 from data.store import BarStore
@@ -87,6 +88,7 @@ class MarketScan:
         """
         start = time.perf_counter()
         self._trace += 1
+        factors = FactorStore(self.store.root).imported
         tasks = [
             ShardTask(
                 str(self.store.root),
@@ -102,6 +104,7 @@ class MarketScan:
                 self._trace,
                 self._revision,
                 developing,
+                factors,
             )
             for shard in self.shards
         ]

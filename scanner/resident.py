@@ -16,6 +16,7 @@ import pyarrow as pa
 from data.adjust import Basis, basis, unmoved
 from data.calendar import local_day
 from data.errors import EngineError
+from data.factors import FactorStore, applied
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
 from data.store import BarStore, ReadFile
 from data.symbols import board
@@ -66,14 +67,16 @@ class ShardTask:
     """Another one than before where stored bars have changed, not only come."""
     developing: bool = False
     """Whether the bars of `batch` are still open: nothing of them is kept, and another scan of them may follow."""
+    factors: str = ""
+    """Which imported factors count: `FactorStore.imported`."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What makes two tasks meet the same resident bars."""
-        return self.root, self.frame, self.adjusted, self.symbols
+        return self.root, self.frame, self.adjusted, self.symbols, self.factors
 
     def __reduce__(self) -> tuple[Any, ...]:
-        lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan)
+        lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan, self.factors)
         bars = None if self.batch is None else _to_ipc(self.batch.select(COLUMNS))
         changing = self.origin, self.bar_end, self.previous, bars, self.trace, self.revision, self.developing
         return _task, (lasting, *changing)
@@ -101,8 +104,8 @@ def _task(
     developing: bool,
 ) -> ShardTask:
     batch = None if bars is None else pa.ipc.open_stream(bars).read_all()
-    root, frame, adjusted, symbols, engine, plan = _unpickled(lasting)
-    about = (trace, revision, developing)
+    root, frame, adjusted, symbols, engine, plan, factors = _unpickled(lasting)
+    about = (trace, revision, developing, factors)
     return ShardTask(root, frame, adjusted, symbols, origin, bar_end, engine, plan, previous, batch, *about)
 
 
@@ -345,7 +348,10 @@ def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
     )
     if task.batch is not None:
         table = pa.concat_tables([table, _table(task.batch).select(COLUMNS)], promote_options="permissive")
-    return Resident(Packed.from_table(table, task.frame, task.symbols), task.bar_end, task.origin, task.revision)
+    packed = Packed.from_table(table, task.frame, task.symbols)
+    if task.adjusted is None:
+        packed = applied(packed, FactorStore(task.root).table())
+    return Resident(packed, task.bar_end, task.origin, task.revision)
 
 
 def _table(bars: pa.Table | pa.RecordBatch) -> pa.Table:

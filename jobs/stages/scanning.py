@@ -14,6 +14,7 @@ from data.schema import FRAMES
 from data.signal import Signal, to_table
 from data.store import BarStore
 from jobs.scanning import MarketScan, Scanned, origin_of
+from jobs.stages.factors import QuotedFactors
 from jobs.stages.serving import Serving
 from scanner.engines.base import Engine
 from streaming.bus import SIGNALS, bar_topic
@@ -105,6 +106,7 @@ class Scanning:
         by_frame = {scan.frame: scan for scan in scans}
         self._frames = {f: _Frame(f, by_frame.get(f), store.last_bar_end(f)) for f in sorted(frames, key=FRAMES.index)}
         self._counted = min(by_frame, key=FRAMES.index)
+        self._factors = QuotedFactors(store, next(iter(self._frames)))
         self._history_bars = history_bars
         self._on_interval, self._on_session = on_interval, on_session
         self._next_engine = next_engine
@@ -133,6 +135,8 @@ class Scanning:
                 await self._revise(frame, event.batch, bar_end)
             elif frame.last is None or bar_end > frame.last:
                 await self._close(frame, event.batch, bar_end)
+                if frame is next(iter(self._frames.values())):
+                    await asyncio.to_thread(self._factors.take, event.batch)
                 if frame.name == "1d":
                     await asyncio.to_thread(self._compact)
             if (

@@ -13,9 +13,10 @@ import os
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -327,13 +328,23 @@ def _source(indicator: Indicator) -> str:
 
 
 def module(folder: Path) -> Any:
-    """Import the generated module in a folder made by `home`."""
-    spec = importlib.util.spec_from_file_location(f"mystocks_scan_kernels.{folder.name}", folder / "kernel.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    """Import the generated module in a folder made by `home`, once in this process."""
+    name = f"mystocks_scan_kernels.{folder.name}"
+    with _importing:
+        if name not in _modules:
+            spec = importlib.util.spec_from_file_location(name, folder / "kernel.py")
+            assert spec is not None
+            assert spec.loader is not None
+            made = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(made)
+            _modules[name] = made
+        return _modules[name]
+
+
+_modules: dict[str, ModuleType] = {}
+_importing = threading.RLock()
+"""Held while numba is at work: on Python 3.11 two threads that come to it at once may wait for each other for ever, for
+its lock on compiling and the interpreter's on a cached property."""
 
 
 _homes: dict[tuple[str, str], Path] = {}

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.adjust import basis
 from data.errors import MarketDataError, StoreError
-from data.factors import FactorStore, forward_factors, quoted_factors, read_factors
+from data.factors import FactorStore, applied, quoted_factors, read_factors
+from data.panel import Packed
 from data.schema import FACTOR
 
 A, B, C = "600519.SH", "000001.SZ", "430047.BJ"
@@ -97,11 +99,64 @@ def test_a_file_without_the_columns_and_one_that_is_no_table_are_errors(tmp_path
         read_factors(tmp_path / "a.parquet")
 
 
-def test_prices_before_an_ex_rights_day_are_put_on_the_basis_of_the_date_asked_for() -> None:
-    days = np.arange("2024-06-17", "2024-06-22", dtype="datetime64[D]")
-    factors = pa.concat_tables([quoted(days[1], a=(5.0, 10.0)), quoted(days[3], a=(8.0, 10.0), c=(9.0, 10.0))])
-    np.testing.assert_allclose(forward_factors(factors, (A, B), days)[:, 0], [0.4, 0.8, 0.8, 1, 1])
-    np.testing.assert_array_equal(forward_factors(factors, (A, B), days)[:, 1], 1)
-    np.testing.assert_allclose(forward_factors(factors, (A,), days, days[2])[:, 0], [0.5, 1, 1, 1, 1])
-    # A day that fell between the sessions at hand counts for those before it.
-    np.testing.assert_allclose(forward_factors(factors, (A,), days[[0, 2, 4]])[:, 0], [0.4, 0.8, 1])
+def bars(frame: str, *rows: tuple[str, str, float, float | None]) -> Packed:
+    """Packed bars of A and B: (symbol, end in Shanghai, close, previous close)."""
+    columns = list(zip(*rows, strict=True))
+    ends = [int(np.datetime64(text, "ns").astype(np.int64)) - 8 * 3600 * 10**9 for text in columns[1]]
+    close = pa.array(columns[2], pa.float64())
+    about = {
+        "symbol": pa.array(columns[0]),
+        "bar_end": pa.array(ends),
+        "revision": pa.array([0] * len(rows), pa.int32()),
+        **dict.fromkeys(("open", "high", "low", "close", "volume", "amount"), close),
+        "prev_close": pa.array(columns[3], pa.float64()),
+    }
+    return Packed.from_table(pa.table(about), frame, (A, B))
+
+
+def adjusted(packed: Packed, factors: pa.Table) -> list[float]:
+    """A's closes on the basis of its newest bar."""
+    return [float(price) for price in basis(applied(packed, factors)).prices["close"][:, 0]]
+
+
+DAYS = ("2024-06-17T15:00", "2024-06-18T15:00", "2024-06-19T15:00", "2024-06-21T15:00")
+
+
+def test_prices_before_an_ex_rights_day_are_put_on_its_basis() -> None:
+    packed = bars("1d", *((A, end, 10.0, None) for end in DAYS))
+    assert adjusted(packed, FACTOR.empty_table()) == [10, 10, 10, 10]
+    assert adjusted(packed, quoted(a=(5.0, 10.0))) == [5, 5, 10, 10]
+    # One that fell on a day of halt counts at the next bar, and several do together.
+    on_the_20th = quoted(np.datetime64("2024-06-20"), a=(8.0, 10.0))
+    assert adjusted(packed, on_the_20th) == [8, 8, 8, 10]
+    assert adjusted(packed, pa.concat_tables([quoted(a=(5.0, 10.0)), on_the_20th])) == [4, 4, 8, 10]
+    on_the_21st = quoted(np.datetime64("2024-06-21"), a=(5.0, 10.0))
+    assert adjusted(packed, pa.concat_tables([on_the_20th, on_the_21st])) == [4, 4, 4, 10]
+    # Of the first bar's day, and of days to come, there is nothing before it or nothing yet.
+    assert adjusted(packed, quoted(np.datetime64("2024-06-17"), a=(5.0, 10.0))) == [10, 10, 10, 10]
+    assert adjusted(packed, quoted(np.datetime64("2024-06-22"), a=(5.0, 10.0))) == [10, 10, 10, 10]
+
+
+def test_a_stored_previous_close_counts_before_a_quoted_factor_and_after_an_imported_one(tmp_path: Path) -> None:
+    packed = bars("1d", (A, DAYS[0], 10.0, None), (A, DAYS[1], 10.0, 10.0), (A, DAYS[2], 9.0, 9.5))
+    assert adjusted(packed, quoted(a=(5.0, 10.0))) == [9.5, 9.5, 9.0]
+    (tmp_path / "own.csv").write_text("symbol,day,factor\nsh600519,2024-06-19,0.9\n")
+    imported, _ = read_factors(tmp_path / "own.csv")
+    assert adjusted(packed, imported) == pytest.approx([9, 9, 9])
+
+
+def test_all_bars_of_a_session_and_no_other_symbol() -> None:
+    ends = ("2024-06-18T15:00", "2024-06-19T09:31", "2024-06-19T09:32", "2024-06-20T09:31")
+    packed = bars("1m", *((symbol, end, 10.0, None) for symbol in (A, B) for end in ends))
+    found = applied(packed, quoted(a=(5.0, 10.0)))
+    np.testing.assert_array_equal(found.fields["prev_close"][:, 0], [np.nan, 5, 5, np.nan])
+    assert np.isnan(found.fields["prev_close"][:, 1]).all()
+    assert np.isnan(packed.fields["prev_close"]).all(), "the bars given stay as they are"
+    np.testing.assert_array_equal(basis(found).prices["close"][:, 0], [5, 10, 10, 10])
+    assert applied(packed, quoted(c=(5.0, 10.0))) is packed
+
+
+def test_a_gap_that_a_factor_explains_is_none() -> None:
+    packed = bars("1d", (A, DAYS[0], 10.0, None), (A, DAYS[1], 10.0, None), (A, DAYS[2], 5.0, None))
+    assert basis(packed).gaps[:, 0].tolist() == [False, False, True]
+    assert not basis(applied(packed, quoted(a=(5.0, 10.0)))).gaps.any()

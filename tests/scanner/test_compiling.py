@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numba
 import numpy as np
 import pytest
 
-from scanner.engines import buffers, folders, vector
+from scanner.engines import buffers, compiling, folders, vector
 from scanner.engines.base import Call, Series
 from scanner.engines.compiling import compiled
 from scanner.engines.golden import market
@@ -158,3 +159,16 @@ def test_memory_that_is_not_used_again_is_given_back() -> None:
     for _ in range(buffers.ROUNDS + 1):
         pool.begin()
     assert pool.free_bytes == 0
+
+
+def test_two_threads_do_not_come_to_numba_at_once(tmp_path: Path) -> None:
+    """They could wait for each other for ever: for numba's lock, and for the interpreter's on a cached property."""
+    text = "import time\n\nbegan = time.monotonic()\ntime.sleep(0.05)\nended = time.monotonic()\n"
+    folders = [tmp_path / name for name in ("one_0", "two_0")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "kernel.py").write_text(text)
+    with ThreadPoolExecutor(2) as pool:
+        one, other, again = pool.map(compiling.module, [*folders, folders[0]])
+    assert one is again
+    assert one.ended <= other.began or other.ended <= one.began
