@@ -181,7 +181,7 @@ class DaskCluster:
             self._look(needs)
             keys = [f"scan-{task.frame}-{task.bar_end}-{n}-{task.trace}-{attempt}" for n, task in enumerate(tasks)]
             try:
-                found = self._map(_run_shard, tasks, keys, end - time.monotonic(), needs)
+                found = self._map(_run_shard, list(map(_Parcel, tasks)), keys, end - time.monotonic(), needs)
                 break
             except _WorkerGoneError as error:
                 log.warning("%s; scanning on those that are left", error)
@@ -262,11 +262,22 @@ class _WorkerGoneError(ScanError):
     """A worker went to which tasks were bound."""
 
 
-def _run_shard(task: ShardTask) -> tuple[str, bytes]:
+class _Parcel:
+    """A task as the bytes that a worker opens: on its way the scheduler opens and closes what it takes for data."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self.bytes = pickle.dumps(task, protocol=5)
+        self._name = task.frame, task.bar_end, task.trace, task.symbols[:1]
+
+    def __dask_tokenize__(self) -> object:
+        return self._name
+
+
+def _run_shard(parcel: _Parcel) -> tuple[str, bytes]:
     """On a worker: its address, and the answer pickled, since Dask would look into every part of it."""
     from distributed import get_worker
 
-    return get_worker().address, pickle.dumps(run_shard(task), protocol=5)
+    return get_worker().address, pickle.dumps(run_shard(pickle.loads(parcel.bytes)), protocol=5)
 
 
 def _here(task: ShardTask, reason: str) -> ShardAnswer:

@@ -299,12 +299,12 @@ def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask, shown: Mappin
         return np.broadcast_to(value if np.ndim(value) == 0 else tail(value, 1)[-1], among.shape)
 
     fires = newest(rule.when)
-    places = np.flatnonzero((fires if fires.dtype == bool else fires == 1.0) & among)
+    places = ((fires if fires.dtype == bool else fires == 1.0) & among).nonzero()[0]
     n = len(places)
     rows: tuple[Mapping[str, float], ...] = ({},) * n
     if n:
         terms = {str(term): term for term in rule.shown} if shown is None else shown
-        columns = [newest(term)[places].tolist() for term in terms.values()]
+        columns = [newest(term).take(places).tolist() for term in terms.values()]
         if columns:
             rows = tuple(dict(zip(terms, row, strict=True)) for row in zip(*columns, strict=True))
     return Hits(places, (rule.action,) * n, (rule.confidence,) * n, rows)
