@@ -132,7 +132,7 @@ def trima(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: in
     now, old, v = row(x, t, j0, j1), row(x, t - inner + 1, j0, j1), row(out, t, j0, j1)
     seen, total, totals = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1]
     newest, oldest = state[3 + t % outer, j0:j1], state[3 + (t + 1) % outer, j0:j1]
-    scale = inner * outer
+    share = 1.0 / (inner * outer)
     for j in range(j1 - j0):
         k = seen[j] + 1.0
         leaving = old[j]
@@ -141,7 +141,7 @@ def trima(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: in
         newest[j] = part
         u = totals[j] + part
         gone = oldest[j]
-        v[j] = u / scale if k >= n else math.nan
+        v[j] = u * share if k >= n else math.nan
         total[j] = s - leaving if k >= inner else s
         totals[j] = u - gone if k >= n else u
         seen[j] = k

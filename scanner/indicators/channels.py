@@ -57,6 +57,7 @@ def keltner(
 ) -> None:
     """State: bars seen, close before, sum or mean of true ranges, average of typical prices."""
     wait = max(n - 1, atrperiod)
+    share = 1.0 / atrperiod
     highs, lows, closes = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1)
     upper, middle, lower = row(upper_out, t, j0, j1), row(middle_out, t, j0, j1), row(lower_out, t, j0, j1)
     seen, before, ranges, average = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
@@ -71,9 +72,9 @@ def keltner(
         since = k - (wait - atrperiod)
         reach = true_range(h, w, before[j])
         total = r + reach
-        total = total / atrperiod if since == atrperiod else total
+        total = total * share if since == atrperiod else total
         total = total if since >= 1.0 else 0.0
-        wilder = (r * (atrperiod - 1.0) + reach) / atrperiod
+        wilder = (r * (atrperiod - 1.0) + reach) * share
         r = wilder if since > atrperiod else total
         since = k - (wait - (n - 1.0))
         following = ema((h + w + c) / 3.0, a, since, n)

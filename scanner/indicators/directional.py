@@ -12,6 +12,7 @@ def movement(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats,
 
     The first n - 1 are summed; from then on a sum loses an n-th of itself a bar.
     """
+    part = 1.0 / n
     highs, lows, closes = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1)
     seen, high_before, low_before, close_before = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3, j0:j1]
     ups, downs, ranges = state[4, j0:j1], state[5, j0:j1], state[6, j0:j1]
@@ -27,9 +28,9 @@ def movement(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats,
         plus = rise if (rise > 0.0) & (rise > fall) else 0.0
         minus = fall if (fall > 0.0) & (rise < fall) else 0.0
         reach = true_range(h, w, close_before[j])
-        up_less = up - up / n if k >= n else up
-        down_less = down - down / n if k >= n else down
-        span_less = span - span / n if k >= n else span
+        up_less = up - up * part if k >= n else up
+        down_less = down - down * part if k >= n else down
+        span_less = span - span * part if k >= n else span
         up = up_less + plus if k >= 1.0 else 0.0
         down = down_less + minus if k >= 1.0 else 0.0
         span = span_less + reach if k >= 1.0 else 0.0
@@ -75,20 +76,14 @@ def minus_di(
 def dx(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: as of `movement`."""
     movement(t, j0, j1, high, low, close, state, n)
-    v, seen, ups, downs, ranges = (
-        row(out, t, j0, j1),
-        state[0, j0:j1],
-        state[4, j0:j1],
-        state[5, j0:j1],
-        state[6, j0:j1],
-    )
+    v, seen, ups, downs = row(out, t, j0, j1), state[0, j0:j1], state[4, j0:j1], state[5, j0:j1]
     for j in range(j1 - j0):
         k = seen[j]
-        span = ranges[j]
-        di_minus = 100.0 * (downs[j] / span)
-        di_plus = 100.0 * (ups[j] / span)
-        both = di_minus + di_plus
-        index = 100.0 * (abs(di_minus - di_plus) / both)
+        up = ups[j]
+        down = downs[j]
+        # |+DI - -DI| / (+DI + -DI), in which the true range cancels.
+        both = up + down
+        index = 100.0 * (abs(down - up) / both)
         # Smoothed movement that is not zero never becomes so.
         index = index if both > 0.0 else 0.0
         v[j] = index if k > n else math.nan

@@ -13,6 +13,7 @@ def var(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int)
     The mean and the squares are moved by what enters and leaves the window (Welford), which loses no digits where the
     values are large and scatter little, as sums of squares do.
     """
+    share = 1.0 / n
     now, old, v = row(x, t, j0, j1), row(x, t - n, j0, j1), row(out, t, j0, j1)
     seen, means, squares, before, same = (
         state[0, j0:j1],
@@ -40,7 +41,7 @@ def var(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int)
         square = 0.0 if still >= k else square
         square = 0.0 if still >= n else square
         mean = a if still >= n else moved
-        v[j] = square / n if k >= n else math.nan
+        v[j] = square * share if k >= n else math.nan
         means[j] = mean
         squares[j] = square
         before[j] = a
@@ -74,10 +75,10 @@ def slope(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: in
         new, old = row(x, t - half + 1, j0, j1), row(x, t - (n - half), j0, j1)
         for j in range(j1 - j0):
             total[j] = total[j] + (new[j] - old[j]) * ((n + 1 - 2 * half) / 2.0)
-    width = n * (n * n - 1.0) / 12.0
+    share = 12.0 / (n * (n * n - 1.0))
     for j in range(j1 - j0):
         k = seen[j] + 1.0
-        rise = total[j] / width
+        rise = total[j] * share
         v[j] = rise if k >= n else math.nan
         seen[j] = k
 

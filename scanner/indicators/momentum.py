@@ -39,44 +39,50 @@ def rsi(t: int, j0: int, j1: int, x: Floats, state: Floats, out: Floats, n: int)
         seen[j] = k + 1.0
 
 
+def turned(place: int, n: int) -> int:
+    """`place % n` of what is below 2 * n, without a division."""
+    return place if place < n else place - n
+
+
 def cci(t: int, j0: int, j1: int, high: Floats, low: Floats, close: Floats, state: Floats, out: Floats, n: int) -> None:
     """State: bars seen, sum and deviations of the last n typical prices, and these."""
+    share, place = 1.0 / n, t % n
     highs, lows, closes, v = row(high, t, j0, j1), row(low, t, j0, j1), row(close, t, j0, j1), row(out, t, j0, j1)
-    seen, mean, spread, now = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3 + t % n, j0:j1]
+    seen, mean, spread, now = state[0, j0:j1], state[1, j0:j1], state[2, j0:j1], state[3 + place, j0:j1]
     for j in range(j1 - j0):
         now[j] = (highs[j] + lows[j] + closes[j]) / 3.0
         mean[j] = 0.0
         spread[j] = 0.0
     # Four bars at a time: what is read and written between them stays in registers.
     for lag in range(n // 4):
-        at = t + 1 + 4 * lag
-        first, second = state[3 + at % n, j0:j1], state[3 + (at + 1) % n, j0:j1]
-        third, fourth = state[3 + (at + 2) % n, j0:j1], state[3 + (at + 3) % n, j0:j1]
+        at = place + 1 + 4 * lag
+        first, second = state[3 + turned(at, n), j0:j1], state[3 + turned(at + 1, n), j0:j1]
+        third, fourth = state[3 + turned(at + 2, n), j0:j1], state[3 + turned(at + 3, n), j0:j1]
         for j in range(j1 - j0):
             mean[j] = mean[j] + first[j] + second[j] + third[j] + fourth[j]
     for lag in range(n - n % 4, n):
-        price = state[3 + (t + 1 + lag) % n, j0:j1]
+        price = state[3 + turned(place + 1 + lag, n), j0:j1]
         for j in range(j1 - j0):
             mean[j] = mean[j] + price[j]
     for j in range(j1 - j0):
         mean[j] = mean[j] / n
     for lag in range(n // 4):
-        at = t + 1 + 4 * lag
-        first, second = state[3 + at % n, j0:j1], state[3 + (at + 1) % n, j0:j1]
-        third, fourth = state[3 + (at + 2) % n, j0:j1], state[3 + (at + 3) % n, j0:j1]
+        at = place + 1 + 4 * lag
+        first, second = state[3 + turned(at, n), j0:j1], state[3 + turned(at + 1, n), j0:j1]
+        third, fourth = state[3 + turned(at + 2, n), j0:j1], state[3 + turned(at + 3, n), j0:j1]
         for j in range(j1 - j0):
             m = mean[j]
             s = spread[j] + abs(first[j] - m) + abs(second[j] - m)
             spread[j] = s + abs(third[j] - m) + abs(fourth[j] - m)
     for lag in range(n - n % 4, n):
-        price = state[3 + (t + 1 + lag) % n, j0:j1]
+        price = state[3 + turned(place + 1 + lag, n), j0:j1]
         for j in range(j1 - j0):
             spread[j] = spread[j] + abs(price[j] - mean[j])
     for j in range(j1 - j0):
         k = seen[j] + 1.0
         a = now[j]
         over = a - mean[j]
-        deviation = spread[j] / n
+        deviation = spread[j] * share
         index = over / (0.015 * deviation)
         index = index if deviation > FLAT * abs(a) else 0.0
         v[j] = index if k >= n else math.nan

@@ -142,7 +142,7 @@ def ultosc(
     for j in range(j1 - j0):
         total = value[j]
         k = seen[j]
-        v[j] = 100.0 * (total / 7.0) if k > long else math.nan
+        v[j] = total * (100.0 / 7.0) if k > long else math.nan
 
 
 def stochrsi(
