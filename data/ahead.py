@@ -12,7 +12,8 @@ READERS = 4
 
 
 class ReadAhead:
-    """A `ReadFile` that has begun to read columns of files on threads of its own, and keeps what it read."""
+    """A `ReadFile` that has begun to read columns of files on threads of its own, and keeps what it read until all of
+    these are asked for together."""
 
     def __init__(self, files: Iterable[BarFile], columns: Sequence[str]) -> None:
         self._columns = frozenset(columns)
@@ -21,9 +22,11 @@ class ReadAhead:
         self._threads.shutdown(wait=False)
 
     def __call__(self, path: Path, columns: Sequence[str]) -> pa.Table:
-        if path in self._begun and self._columns.issuperset(columns):
-            return self._begun[path].result().select(list(columns))
-        return read_file(path, columns)
+        if path not in self._begun or not self._columns.issuperset(columns):
+            return read_file(path, columns)
+        last = self._columns == frozenset(columns)
+        begun = self._begun.pop(path) if last else self._begun[path]
+        return begun.result().select(list(columns))
 
     def close(self) -> None:
         """Begin no more files, and keep nothing."""

@@ -81,6 +81,7 @@ class Packed:
         flat[order] = place * len(symbols) + code
         kept: Any = slice(None) if len(order) == len(flat) else np.flatnonzero(flat >= 0)
         flat = flat[kept]
+        del index, code, ends, order, last, place  # as large as half of what follows
         bar_ends = np.full((length, len(symbols)), NO_BAR)
         bar_ends.ravel()[flat] = _ends(table)[kept]
         fields = {}

@@ -349,6 +349,7 @@ def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
     if task.batch is not None:
         table = pa.concat_tables([table, _table(task.batch).select(COLUMNS)], promote_options="permissive")
     packed = Packed.from_table(table, task.frame, task.symbols)
+    del table  # as large as what follows
     if task.adjusted is None:
         packed = applied(packed, FactorStore(task.root).table())
     return Resident(packed, task.bar_end, task.origin, task.revision)

@@ -29,10 +29,12 @@ def test_what_was_read_ahead_is_what_is_read(store: BarStore, monkeypatch: pytes
     assert through.table("1d").equals(plain[0])  # with columns that were not read ahead
     with monkeypatch.context() as patched:
         patched.setattr("data.ahead.read_file", lambda *_: pytest.fail("read again"))
-        assert through.table("1d", columns=COLUMNS).equals(plain[1])
         assert through.symbols("1d") == plain[2]
-    ahead.close()
+        assert through.table("1d", columns=COLUMNS).equals(plain[1])
     assert through.table("1d", columns=COLUMNS).equals(plain[1])
+    ahead = ReadAhead(store.files("1d"), COLUMNS)
+    ahead.close()
+    assert BarStore(store.root, read=ahead).table("1d", columns=COLUMNS).equals(plain[1])
 
 
 def test_a_file_that_came_later_is_read(store: BarStore) -> None:
