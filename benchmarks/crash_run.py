@@ -3,8 +3,8 @@
     python benchmarks/crash_run.py [--rounds 50] [--symbols 300] [--seed 1] [--cluster inline]
 
 After each SIGKILL every file is read, checksums and all: no bar and no signal may be there twice, and every bar must be
-the simulated market's own, without a gap between the first bar end and the last. A last run then goes on from there.
-Exit code 1 where anything is not so.
+the simulated market's own, without a gap between the first bar end and the last, in each of several frames. A last run
+then goes on from there, and every session that is over has its longer bars. Exit code 1 where anything is not so.
 """
 
 import argparse
@@ -19,12 +19,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from data.calendar import local_day
+from data.calendar import bar_ends, local_day
 from data.history import SignalHistory
 from data.panel import Panel
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 
+RULES = """
+strategies:
+  - {name: minute, frame: 1m, when: "cross_over(close, SMA(close, 5))", action: BUY}
+  - {name: five, frame: 5m, when: "cross_over(close, SMA(close, 5))", action: BUY, cooldown: 2}
+  - {name: hour, frame: 60m, when: close > open, action: BUY}
+  - {name: day, frame: 1d, when: "close > SMA(close, 5)", action: BUY, cooldown: 2}
+"""
 COMMAND = "import sys; from jobs.cli import main; main(['run', *sys.argv[1:], '--json', '--speed', '0', '--port', '0'])"
 
 
@@ -65,6 +72,14 @@ def faults(folder: Path, market: SimulatedMarket) -> list[str]:
     return found
 
 
+def lacking(folder: Path) -> list[str]:
+    """The sessions that are over and lack longer bars."""
+    store = BarStore(folder)
+    minutes = set(store.bar_ends("1m"))
+    over = [end for end in minutes if int(bar_ends(local_day(np.array([end]))[0], "1d")[0]) == end]
+    return [f"{frame} bars are missing" for frame in ("5m", "60m", "1d") if not set(over) <= set(store.bar_ends(frame))]
+
+
 def main() -> int:
     """Kill, look, and go on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,10 +90,13 @@ def main() -> int:
     given = parser.parse_args()
     rng = random.Random(given.seed)
     market = SimulatedMarket(given.symbols, 7)
-    options = ("--symbols", str(given.symbols), "--cluster", given.cluster)
+    options: tuple[str, ...] = ("--symbols", str(given.symbols), "--cluster", given.cluster)
     failures, bars = 0, 0
     with tempfile.TemporaryDirectory(prefix="crash-run-") as name:
         folder = Path(name) / "sim"
+        rules = Path(name) / "rules.yaml"
+        rules.write_text(RULES)
+        options = (*options, "--strategies", str(rules))
         for round_ in range(given.rounds):
             process = start(folder, *options)
             time.sleep(rng.uniform(0.4, 6.0))
@@ -91,9 +109,10 @@ def main() -> int:
         process = start(folder, *options, "--intervals", "3")
         code = process.wait()
         after = len(BarStore(folder).bar_ends("1m"))
-        found = faults(folder, market)
+        found = faults(folder, market) + lacking(folder)
         failures += bool(found) or code != 0 or after != bars + 3
-    print(f"{given.rounds} kills, {failures} failures; the last run ended with {code} and {after} bar ends")
+    said = "; ".join(found) or "whole"
+    print(f"{given.rounds} kills, {failures} failures; the last run ended with {code} and {after} bar ends: {said}")
     return 1 if failures else 0
 
 

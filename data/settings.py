@@ -4,21 +4,30 @@ Environment: `MYSTOCKS_SCAN__SCAN__ENGINE=talib` sets `scan.engine`. File: `myst
 else in the user's configuration folder (`~/.config/mystocks-scan/` on Linux), or the one named by `--config`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from data.errors import SettingsError
 
 APP = "mystocks-scan"
 FILE_NAME = f"{APP}.yaml"
-ClockTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Frame = Literal["1m", "5m", "15m", "30m", "60m", "1d"]
+
+
+def _clock_time(text: str) -> str:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text):
+        raise ValueError("a time of day is written HH:MM, as 14:50")
+    return text
+
+
+ClockTime = Annotated[str, AfterValidator(_clock_time)]
 
 
 class Section(BaseModel):

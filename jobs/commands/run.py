@@ -96,6 +96,9 @@ def command(**given: Any) -> int:
 
     With nothing configured: the simulated market of 5,000 symbols, sped up so that a one-minute bar closes each
     second, and its first scan sees 250 bars of history. Ctrl-C drains and ends; the next run goes on from the store.
+
+    Besides the base frame, every frame that a strategy names is folded and scanned. SIGUSR1 scans the daily bar as it
+    is now, if daily bars are scanned.
     """
     speed = given["speed"]
     if speed is not None and speed < 0:

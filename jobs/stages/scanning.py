@@ -163,7 +163,9 @@ class Scanning:
 
     async def _look(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
         """Scan bars that are still open."""
-        if frame.scan is not None and (frame.last is None or bar_end > frame.last):
+        if frame.scan is None:
+            log.warning("the %s bar was to be scanned before it closes, but no strategy names that frame", frame.name)
+        elif frame.last is None or bar_end > frame.last:
             await self._scan(frame, batch, bar_end, developing=True)
 
     async def _revise(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:

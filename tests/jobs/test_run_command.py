@@ -213,6 +213,59 @@ def test_a_killed_run_loses_nothing_and_is_completed(tmp_path: Path, started: An
     np.testing.assert_array_equal(stored.times, ends[first : first + len(stored.times)])
 
 
+RULES = """
+strategies:
+  - {name: minute, when: close > 0, action: ALERT}
+  - {name: five, frame: [5m, 15m], when: close > open, action: BUY}
+"""
+
+
+def test_frames_that_strategies_name_go_on_after_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    ends: list[tuple[str, str]] = []
+    for intervals in ("7", "9"):
+        done = run(
+            tmp_path / "sim", "--speed", "0", "--intervals", intervals, "--strategies", str(tmp_path / "rules.yaml")
+        )
+        assert done.returncode == 0, done.stderr
+        ends += [(line["frame"], line["bar_end"]) for line in map(json.loads, done.stdout.splitlines())]
+    live = [(frame, end) for frame, end in dict.fromkeys(ends) if end > iso(int(bar_ends(LIVE, "1m")[0]) - 1)]
+
+    minutes = [iso(int(end)) for end in bar_ends(LIVE, "1m")[:16]]
+    expected = [("1m", end) for end in minutes]
+    for place, frame in ((15, "15m"), (15, "5m"), (10, "5m"), (5, "5m")):
+        expected.insert(place, (frame, minutes[place - 1]))
+    assert live == expected
+    store = BarStore(tmp_path / "sim")
+    for frame in ("5m", "15m"):
+        stored = store.panel(frame, after=int(bar_ends(LIVE, "1m")[0]) - 1)
+        own = Panel.from_table(MARKET.bars(frame, LIVE), frame, stored.symbols)
+        for name in ("open", "high", "low", "close", "volume", "amount"):
+            np.testing.assert_array_equal(stored[name], own[name][: len(stored.times)], err_msg=f"{frame} {name}")
+        assert len(store.panel(frame, upto=int(bar_ends(LIVE, "1m")[0]) - 1).times) == 250
+    assert_whole(tmp_path / "sim")
+    assert_signals_once(tmp_path / "sim")
+
+
+def test_sigusr1_scans_the_daily_bar_as_it_is(tmp_path: Path, started: Any) -> None:
+    process = started(tmp_path / "sim", "--speed", "60", "--developing", "14:50")
+    lines = (json.loads(line) for line in process.stdout)
+    next(line for line in lines if line["bar_end"] > iso(int(bar_ends(LIVE, "1m")[0])))
+    process.send_signal(signal.SIGUSR1)
+    look = next(line for line in lines if line["developing"])
+
+    assert (look["frame"], look["bar_end"]) == ("1d", iso(int(bar_ends(LIVE, "1d")[0])))
+    assert all(row["developing"] for row in look["signals"])
+    assert BarStore(tmp_path / "sim").last_bar_end("1d") == int(bar_ends(MARKET.sessions[249], "1d")[0])
+
+
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path / "sim", "--developing", "14.50")
+
+    assert done.returncode == 2
+    assert "a time of day is written HH:MM, as 14:50; got '14.50'" in done.stderr
+
+
 def test_once_scans_the_newest_bar_and_ends(tmp_path: Path) -> None:
     done = run(tmp_path / "sim", "--once")
 
