@@ -122,6 +122,8 @@ class FactorStore:
         `known_by`: as the table stood at that time (UTC ns). Raises StoreError naming a damaged file.
         """
         rows = self._newest(known_by)
+        if not rows:
+            return pa.Table.from_batches([], FACTOR)
         # Of equal keys the last one stays, and "import" stands before "quote".
         chosen = {key[:2]: rows[key] for key in sorted(rows, reverse=True)}
         return pa.Table.from_pylist([chosen[key] for key in sorted(chosen)], schema=_STORED).select(FACTOR.names)
@@ -139,7 +141,9 @@ class FactorStore:
                 tables.append(pq.ParquetFile(path, page_checksum_verification=True).read().cast(_STORED))
             except (pa.ArrowInvalid, OSError) as error:
                 raise StoreError(f"{path}: {error}") from error
-        table = pa.concat_tables([_STORED.empty_table(), *tables]).sort_by("known_at")
+        if not tables:
+            return {}
+        table = pa.concat_tables(tables).sort_by("known_at")
         if known_by is not None:
             table = table.filter(pc.less_equal(table["known_at"], pa.scalar(known_by, pa.int64()).cast(TIME)))
         return {_key(row): row for row in table.to_pylist()}
