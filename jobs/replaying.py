@@ -156,6 +156,8 @@ def replay(
             cluster=cluster,
             history=history,
             deadline_s=deadline_s,
+            gated=store.origin == MARKET,
+            history_bars=history_bars,
         )
         for frame in session.scanned
     ]

@@ -14,6 +14,7 @@ from data.signal import Signal
 from data.store import BarStore
 from data.symbols import kind
 from jobs.metering import meter
+from jobs.readiness import Coverage, Readiness
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
@@ -34,13 +35,16 @@ class Scanned:
     silent: int
     """How many a cooldown kept silent."""
     origin: int
+    coverage: Coverage | None = None
+    """On how many symbols strategies are ready; None where all may look at all."""
 
 
 class MarketScan:
     """Scans of one frame of one store.
 
     Holds the shards' symbols, which bar each strategy last fired at, and the names of symbols. `history`: None records
-    nothing.
+    nothing. `gated`: strategies look only at symbols whose warm-up is complete (`jobs.readiness`), `history_bars` being
+    how many bars before a session's open indicators see.
     """
 
     def __init__(
@@ -57,10 +61,13 @@ class MarketScan:
         adjusted: str | None = None,
         n_shards: int | None = None,
         deadline_s: float = 60.0,
+        gated: bool = False,
+        history_bars: int | None = None,
     ) -> None:
         self.store, self.frame, self.adjusted = store, frame, adjusted
         self.strategies = strategies.for_frame(frame)
         self.plan = make_plan(frame, self.strategies, extra)
+        self.ready = Readiness(self.plan, symbols, history_bars) if gated else None
         self.engine, self.cluster, self.history = engine, cluster, history
         self.shards = split(symbols, n_shards or cluster.workers)
         self.deadline_s = deadline_s
@@ -110,6 +117,11 @@ class MarketScan:
         ]
         answers = self.cluster.run(tasks, deadline_s=self.deadline_s)
         result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
+        coverage = None
+        if self.ready is not None:
+            self.ready.take(self.store, self.frame, origin, bar_end, None if developing else batch)
+            hits, coverage = self.ready.only_ready(result.hits)
+            result = replace(result, hits=hits)
         result = replace(result, elapsed_s=time.perf_counter() - start)
         for reason in result.fallbacks:
             log.warning("bar %d was scanned by %s: %s", bar_end, result.engine, reason)
@@ -132,14 +144,16 @@ class MarketScan:
         if self._last_fired is not None and not developing:
             for signal in signals:
                 self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end
-        return Scanned(result, tuple(signals), published, silent, origin)
+        return Scanned(result, tuple(signals), published, silent, origin, coverage)
 
     def revise(self, batch: pa.RecordBatch, bar_end: int) -> None:
         """Bars of `bar_end` have changed in the store: shards read theirs again before the next scan."""
         self._revision = time.time_ns()
 
     def refresh_names(self) -> None:
-        """Read the names of symbols again, as at a session's open."""
+        """Read the names of symbols again, as at a session's open, and count who is ready."""
+        if self.ready is not None:
+            self.ready.forget()
         self.names = {symbol: name for symbol, (name, _) in self.store.names().items()}
 
     def _switch_off(self, name: str) -> None:

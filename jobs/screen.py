@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import click
@@ -48,6 +49,12 @@ def _name(interval: Interval) -> str:
     return f"{interval.frame} so far" if interval.developing else interval.frame
 
 
+def _ready(interval: Interval, before: str = "") -> str:
+    """On how many symbols every strategy is ready, `3,120/5,500`; nothing where all may look at all."""
+    coverage = interval.scanned.coverage
+    return "" if coverage is None else f"{before}{coverage.ready:,}/{coverage.symbols:,}"
+
+
 class LineScreen:
     """A line an interval on stdout, and one a signal."""
 
@@ -61,8 +68,9 @@ class LineScreen:
         pass
 
     def interval(self, interval: Interval) -> None:
+        ready = _ready(interval, "  ready ")
         click.echo(
-            f"{local_time(interval.bar_end)}  {_name(interval)}  {interval.n_bars} symbols"
+            f"{local_time(interval.bar_end)}  {_name(interval)}  {interval.n_bars} symbols{ready}"
             f"  scan {interval.scan_ms:.0f} ms  latency {interval.latency_ms:.0f} ms  {len(interval.signals)} signals"
         )
         for signal in interval.signals:
@@ -100,6 +108,7 @@ class JsonScreen(LineScreen):
                 "signals": [signal.to_dict() for signal in interval.signals],
                 "suppressed": {"cooldown": interval.scanned.silent, "ex_gap": len(result.gapped)},
                 "failed": dict(result.failed),
+                "ready": None if interval.scanned.coverage is None else asdict(interval.scanned.coverage),
                 "feed": None if self._status is None else to_json(self._status()),
             }
         )
@@ -158,13 +167,14 @@ class TableScreen:
     def _render(self) -> RenderableType:
         engine = f"  ·  engine {self._intervals[-1].scanned.result.engine}" if self._intervals else ""
         intervals = Table(title=self._head + engine, title_justify="left", expand=False)
-        for name in ("interval", "frame", "symbols", "scan ms", "latency ms", "signals"):
+        for name in ("interval", "frame", "symbols", "ready", "scan ms", "latency ms", "signals"):
             intervals.add_column(name, justify="right")
         for interval in self._intervals:
             intervals.add_row(
                 local_time(interval.bar_end),
                 _name(interval),
                 str(interval.n_bars),
+                _ready(interval),
                 f"{interval.scan_ms:.0f}",
                 f"{interval.latency_ms:.0f}",
                 str(len(interval.signals)),

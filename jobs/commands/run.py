@@ -19,6 +19,7 @@ from data.history import SignalHistory
 from data.settings import Settings, load_settings
 from data.simulator import SimulatedMarket
 from data.store import BarStore
+from jobs.backfilling import Backfill, open_backfill
 from jobs.live import LiveService
 from jobs.options import config_option, json_option, open_store, store_option, verbosity_options
 from jobs.scanning import MarketScan, replayable, scannable
@@ -164,6 +165,7 @@ async def _run(
     server = SignalServer(settings.serve.host, settings.serve.port, epoch=history.epoch, replay=history.since)
     if not once:
         await server.start()
+    backfill: Backfill | None = None
     try:
         market = SimulatedMarket(settings.feed.symbols, settings.feed.seed) if settings.feed.name == "sim" else None
         if market is not None and not all(store.files(name) for name in frames):
@@ -179,6 +181,7 @@ async def _run(
             symbols = await watched(settings, store, now_ns=feed.clock(), say=screen.say)
         else:
             symbols = scannable(store, frame, settings.scan.universe)
+        live = not is_repeatable(settings.feed.name)
         cluster = await asyncio.to_thread(lambda: parts.cluster)
         scans = [
             MarketScan(
@@ -190,9 +193,14 @@ async def _run(
                 cluster=cluster,
                 history=history,
                 deadline_s=settings.scan.deadline_s,
+                gated=live,
+                history_bars=history_bars,
             )
             for name in scanned
         ]
+        if isinstance(feed, StreamManager) and not once:
+            backfill = open_backfill(settings, store, symbols, scans, history_bars, feed.clock, screen.say)
+            await backfill.at_start(settings.feed.backfill_s)
         bus = EventBus()
         serving = Serving(bus, server)
         scanning = Scanning(
@@ -207,7 +215,6 @@ async def _run(
             intervals=intervals,
             serving=None if once else serving,
         )
-        live = not is_repeatable(settings.feed.name)
         feeding = Feeding(
             store,
             feed,
@@ -230,11 +237,15 @@ async def _run(
             if isinstance(feed, StreamManager):
                 await feed.subscribe(symbols, subscriber="run")
                 screen.watch(feed.status)
+                if backfill is not None:
+                    backfill.go_on()
             kept = await service.run()
             screen.close()
             screen.say(_farewell(kept, store))
         return interrupted.is_set()
     finally:
+        if backfill is not None:
+            await backfill.close()
         await server.stop()
 
 

@@ -20,12 +20,14 @@ from data.schema import FLAG_INCOMPLETE
 from data.signal import iso
 from data.simulator import SimulatedMarket
 from data.store import BarStore
+from jobs import backfilling
 from jobs.cli import main
 from jobs.simulated import make_history
 from streaming import manager
 from streaming.feeds import connections
 from streaming.feeds.vendors import VENDORS, Budget
 from tests.streaming.feeds.fakes.day import FakeDay
+from tests.streaming.feeds.fakes.klines import FakeTencentKlines, quick_sources
 from tests.streaming.feeds.fakes.lists import FakeSinaList
 from tests.streaming.feeds.fakes.servers import FakeSina, FakeTencent, Faults
 from tests.streaming.feeds.fakes.town import FakeTown
@@ -53,11 +55,14 @@ def run(tmp_path: Path, store: BarStore, monkeypatch: pytest.MonkeyPatch, capsys
         name: replace(vendor, cadence_s=0.01, budget=Budget(per_s=1000, burst=1000)) for name, vendor in VENDORS.items()
     }
     monkeypatch.setattr(connections, "VENDORS", quick)
+    monkeypatch.setattr(backfilling, "sources_of", quick_sources)
     monkeypatch.setenv("NO_PROXY", "*")
     rules = tmp_path / "rules.yaml"
-    rules.write_text("strategies:\n  - {name: up, frame: 1m, when: close > open, action: BUY}\n")
 
-    def run(town: FakeTown, *options: str, store: BarStore = store, **outside: Any) -> list[dict[str, Any]]:
+    def run(
+        town: FakeTown, *options: str, store: BarStore = store, when: str = "close > open", **outside: Any
+    ) -> list[dict[str, Any]]:
+        rules.write_text(f"strategies:\n  - {{name: mine, frame: 1m, when: {when!r}, action: BUY}}\n")
         monkeypatch.setattr(manager, "open_stream", partial(manager.open_stream, clock=town.clock, **outside))
         settings = tmp_path / "settings.yaml"
         feeds = ",".join(name for name in town.fakes if name in VENDORS)
@@ -145,12 +150,36 @@ def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(run: Run
 def test_on_an_empty_store_the_vendors_list_says_who_is_watched(run: Run, tmp_path: Path) -> None:
     empty = BarStore(tmp_path / "new", origin="market")
     day = FakeDay(MARKET, LIVE, minutes=3)
-    town = FakeTown(day, sina=FakeSina(day, follow=True), sina_list=FakeSinaList(day))
+    before = FakeTencentKlines(day, [MARKET.sessions[249]])
+    town = FakeTown(day, sina=FakeSina(day, follow=True), sina_list=FakeSinaList(day), tencent_kline=before)
     lines = run(town, "--intervals", "2", store=empty)
 
-    assert [line["bar_end"] for line in lines] == ENDS[:2]
+    assert [line["bar_end"] for line in lines[-2:]] == ENDS[:2]
     assert lines[-1]["feed"]["symbols"] == len(MARKET.symbols)
-    stored = empty.panel("1m")
+    expected = MARKET.bars("1m", MARKET.sessions[249], LIVE)
+    stored, expected = empty.panel("1m"), Panel.from_table(expected, "1m", empty.panel("1m").symbols)
+    rows = np.searchsorted(expected.times, stored.times)
+    assert len(rows) == 240 + 2
     assert stored.symbols == tuple(day.symbols)
+    for name in ("open", "high", "low", "close", "volume"):
+        np.testing.assert_array_equal(stored[name], expected[name][rows], err_msg=name)
     names = MARKET.names(LIVE)
     assert {symbol: name for symbol, (name, _) in empty.names().items()} == {s: names.get(s, s) for s in MARKET.symbols}
+
+
+@pytest.mark.parametrize("backfill_s", ["60", "0"])
+def test_a_strategy_looks_at_the_symbols_whose_warm_up_is_complete_and_says_at_how_many(
+    run: Run, tmp_path: Path, backfill_s: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSTOCKS_SCAN__FEED__BACKFILL_S", backfill_s)
+    empty = BarStore(tmp_path / "new", origin="market")
+    day = FakeDay(MARKET, LIVE, minutes=3)
+    before = FakeTencentKlines(day, [MARKET.sessions[249]])
+    town = FakeTown(day, sina=FakeSina(day, follow=True), sina_list=FakeSinaList(day), tencent_kline=before)
+    line = run(town, "--intervals", "2", store=empty, when="close > 0 and SMA(volume, 100) >= 0")[-1]
+
+    traded = set(MARKET.bars("1m", MARKET.sessions[249])["symbol"].to_pylist())
+    ready = len(traded) if backfill_s == "60" else 0
+    assert line["ready"] == {"ready": ready, "symbols": 20, "by_strategy": {"mine": ready}, "silent": 0}
+    assert {signal["symbol"] for signal in line["signals"]} == (traded & set(day.symbols) if ready else set())
+    assert bool(before.asked) == bool(ready)

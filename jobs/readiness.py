@@ -1,0 +1,81 @@
+"""Which symbols a strategy may look at: those whose warm-up is complete, by the bars that they have had."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.store import BarStore
+from scanner.scan import Hit, Plan
+
+_SHARE = 0.8
+"""Of the bars that indicators see at all; a symbol that was halted for a while has not had every one of them."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """On how many of `symbols` every strategy is ready, and each by its name; `silent`: hits of one scan on others."""
+
+    ready: int
+    symbols: int
+    by_strategy: Mapping[str, int] = field(default_factory=dict)
+    silent: int = 0
+
+
+def warm_ups(plan: Plan, history_bars: int | None) -> dict[str, int]:
+    """Strategy -> how many bars a symbol must have had: those that its values depend on, as far as indicators see."""
+    most = None if history_bars is None else max(1, int(history_bars * _SHARE))
+    found = {}
+    for candidate in (*(candidate for _, candidate in plan.rules), *plan.candidates):
+        window = candidate.window if candidate.window is not None else most or 1
+        found[candidate.name] = max(1, window if most is None else min(window, most))
+    return found
+
+
+def bars_had(
+    store: BarStore, frame: str, symbols: Sequence[str], *, after: int | None = None, upto: int | None = None
+) -> "np.typing.NDArray[np.int64]":
+    """(symbols,) how many bars of a frame each has with `after` < bar_end <= `upto` (UTC ns), revisions once."""
+    had = np.zeros(len(symbols), dtype=np.int64)
+    if not store.files(frame):
+        return had
+    table = store.table(frame, after=after, upto=upto, columns=["symbol", "bar_end"])
+    place = pc.index_in(table["symbol"].cast(pa.string()), value_set=pa.array(symbols, pa.string())).fill_null(-1)
+    keys = np.stack([place.to_numpy(), table["bar_end"].cast(pa.int64()).to_numpy()])
+    own = np.unique(keys[:, keys[0] >= 0], axis=1)[0] if table.num_rows else np.zeros(0, dtype=np.int64)
+    return had + np.bincount(own, minlength=len(symbols))
+
+
+class Readiness:
+    """How many bars of one frame each symbol has had since the origin; grows with each bar."""
+
+    def __init__(self, plan: Plan, symbols: Sequence[str], history_bars: int | None) -> None:
+        self.needs = warm_ups(plan, history_bars)
+        self._symbols = list(symbols)
+        self._place = {symbol: j for j, symbol in enumerate(self._symbols)}
+        self._had = np.zeros(len(self._symbols), dtype=np.int64)
+        self._origin: int | None = None
+
+    def forget(self) -> None:
+        """Count anew with the next bar: the store may have got older ones."""
+        self._origin = None
+
+    def take(self, store: BarStore, frame: str, origin: int, bar_end: int, batch: pa.RecordBatch | None) -> None:
+        """The bars of `bar_end` (UTC ns): a batch, or what is stored."""
+        if origin != self._origin:
+            self._origin = origin
+            upto = bar_end if batch is None else bar_end - 1
+            self._had = bars_had(store, frame, self._symbols, after=origin - 1, upto=upto)
+        if batch is not None:
+            names = batch["symbol"].cast(pa.string()).to_pylist()
+            self._had[[self._place[name] for name in names if name in self._place]] += 1
+
+    def only_ready(self, hits: Iterable[Hit]) -> tuple[tuple[Hit, ...], Coverage]:
+        """The hits on symbols that are ready for their strategy, and how it stands."""
+        found = list(hits)
+        kept = tuple(h for h in found if self._had[self._place[h.symbol]] >= self.needs.get(h.strategy, 1))
+        by_strategy = {name: int(np.count_nonzero(self._had >= need)) for name, need in self.needs.items()}
+        ready = min(by_strategy.values(), default=len(self._symbols))
+        return kept, Coverage(ready, len(self._symbols), by_strategy, len(found) - len(kept))
