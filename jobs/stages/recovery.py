@@ -69,7 +69,10 @@ def complete(store: BarStore, frames: Sequence[str]) -> None:
         return
     closes = int(bar_ends(local_day(np.array([last]))[0], "1d")[0])
     over = last if last == closes else closes - DAY
+    first = min(file.first for file in store.files(shortest)) - 1
     for frame in longer:
-        done = store.last_bar_end(frame) or 0
-        if over > done:
-            store.append(longer_bars(newest(store.table(shortest, after=done, upto=over)), frame), frame)
+        done = store.last_bar_end(frame) or first
+        # A month at a time, each from where a bar of this frame ends, for years of minutes fill the memory.
+        for since in range(done, over, 30 * DAY):
+            upto = min(since + 30 * DAY, over)
+            store.append(longer_bars(newest(store.table(shortest, after=since, upto=upto)), frame), frame)

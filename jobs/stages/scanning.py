@@ -170,13 +170,18 @@ class Scanning:
 
     async def _revise(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
         """Store changes to closed bars; the frame's scans see them from the next one on."""
-        stored = self._store.table(frame.name, after=bar_end - 1, upto=bar_end, columns=_KEY)
+        fresh = await asyncio.to_thread(self._keep_changes, frame.name, batch, bar_end)
+        if fresh and frame.scan is not None:
+            frame.scan.revise(batch, bar_end)
+
+    def _keep_changes(self, frame: str, batch: pa.RecordBatch, bar_end: int) -> bool:
+        """Store changes to closed bars; whether they were not stored yet."""
+        stored = self._store.table(frame, after=bar_end - 1, upto=bar_end, columns=_KEY)
         known = set(zip(*(stored[name].to_pylist() for name in _KEY), strict=True))
         if known.issuperset(zip(*(batch[name].to_pylist() for name in _KEY), strict=True)):
-            return
-        await asyncio.to_thread(self._store.append, batch, frame.name)
-        if frame.scan is not None:
-            frame.scan.revise(batch, bar_end)
+            return False
+        self._store.append(batch, frame)
+        return True
 
     async def _scan(
         self, frame: _Frame, batch: pa.RecordBatch | None, bar_end: int, *, developing: bool = False

@@ -78,6 +78,19 @@ def test_a_recorded_session_comes_out_as_it_was_stored(recorded: Path, capsys: p
     assert (code, out.splitlines()[-1]) == (0, "all equal")
 
 
+def test_every_frame_that_a_strategy_names_is_compared(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("strategies:\n  - {name: five, frame: 5m, when: close > 1e9, action: BUY}\n")
+    code, out, _ = replay(recorded, capsys, "--verify", "--json", "--strategies", str(rules))
+    said = json.loads(out)
+
+    assert (code, said["differences"]) == (0, [])
+    assert said["frames"] == ["1m", "5m", "1d"]
+    assert said["5m_bars_stored"] == said["5m_bars_replayed"] == SYMBOLS - 1
+
+
 def test_without_verify_it_prints_what_it_makes(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = replay(recorded, capsys, "--json", "--engine", "talib")
     lines = [json.loads(line) for line in out.splitlines()]
@@ -129,7 +142,8 @@ def test_a_signal_that_is_missing_or_says_another_price_is_found(
 ) -> None:
     opens = int(bar_ends(DAY, "1m")[0])
     history = SignalHistory(store / "signals").query(after=opens - 1, newest_first=False).to_pylist()
-    paths = [p for p in (store / "signals").glob("*.parquet") if pq.read_table(p)["bar_end"][0].value >= opens]
+    kept = {path: pq.read_table(path) for path in (store / "signals").glob("*.parquet")}
+    paths = [p for p, rows in kept.items() if rows["bar_end"][0].value >= opens and rows["frame"][0].as_py() == "1m"]
     rewrite(paths[0], lambda table: table.slice(1))
     rewrite(
         paths[1],
