@@ -47,12 +47,13 @@ import math
 from numba import cfunc, int64, types
 
 from scanner.engines.words import at as _at, beyond as _beyond, integers as _integers, numbers as _numbers
-from scanner.engines.words import select as _select, wrap as _wrap
+from scanner.engines.words import part as _part, read as _read, select as _select, wrap as _wrap, write as _write
 
 {constants}
 @cfunc(types.int64(int64, int64, int64, int64, int64), cache=True, error_model="numpy", _nrt=False)
 def kernel(t, j0, j1, _places, _values):
 {body}
+    _part()
     return 0
 '''
 

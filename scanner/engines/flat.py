@@ -19,8 +19,8 @@ def flat(kernel: Callable[..., Any]) -> str:
     """The body of a kernel, unindented.
 
     It takes names as the kernel does, and in place of each of its matrices three: NAME, a pointer, _rows_NAME and
-    _pitch_NAME, how many numbers lie between rows; `_bad`, which is 0; `at`, `beyond`, `select` and `wrap` of
-    `scanner.engines.words` as _at and so on. It returns 1 instead of reading a row that a matrix does not have.
+    _pitch_NAME, how many numbers lie between rows; `_bad`, which is 0; `at`, `beyond`, `read`, `select`, `wrap` and
+    `write` of `scanner.engines.words` as _at and so on. It returns 1 instead of reading a row that a matrix lacks.
     Raises KernelError for what is outside the language, and where a function returns before its last line.
     """
     check(kernel)
@@ -103,6 +103,8 @@ class _Flat(ast.NodeTransformer):
                     ast.Assign([ast.Name(_pitch(to.id), ast.Store())], ast.Name(_pitch(of), ast.Load())),
                 ]
         got = self.visit(value)
+        if isinstance(target, ast.Subscript):
+            return [ast.Expr(_called("_write", self.visit(target.value), self.visit(target.slice), got))]
         return [ast.Assign([self.visit(target)], got)]
 
     def name(self, name: str) -> str:
@@ -129,7 +131,7 @@ class _Flat(ast.NodeTransformer):
                 of, at = self.name(matrix), self.visit(place)
                 self.within(of, at)
                 return _at(of, at, self.name("j0"))
-        return self.generic_visit(node)
+        return _called("_read", self.visit(node.value), self.visit(node.slice))
 
     def visit_Call(self, node: ast.Call) -> Any:
         name = ast.unparse(node.func)

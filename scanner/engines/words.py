@@ -50,6 +50,73 @@ def at(typing: Any, start: Any, place: Any) -> Any:
     return pointer(pointer, types.intp), generate
 
 
+class _Distinct(ir.MDValue):  # type: ignore[misc]  # it has no types
+    """Metadata that equals no other; of a loop it begins with itself."""
+
+    def __init__(self, module: Any, values: Any, *, loop: bool) -> None:
+        super().__init__(module, values, name=str(len(module.metadata)))
+        self._loop = loop
+
+    def descr(self, buf: Any) -> None:
+        operands = [*([self] if self._loop else []), *self.operands]
+        buf += (f"distinct !{{ {', '.join(one.get_reference() for one in operands)} }}", "\n")
+
+
+def _columns(builder: Any) -> tuple[Any, dict[str, Any]]:
+    """A function's accesses to columns as metadata, and the blocks where they stand."""
+    known = getattr(builder.function, "of_columns", None)
+    if known is None:
+        known = builder.function.of_columns = _Distinct(builder.module, (), loop=False), {}
+    return known
+
+
+@_word
+def read(typing: Any, row: Any, j: Any) -> Any:
+    """A row's number at column `j`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        group, blocks = _columns(builder)
+        blocks[builder.block.name] = builder.block
+        value = builder.load(builder.gep(arguments[0], [arguments[1]]))
+        value.set_metadata("llvm.access.group", group)
+        return value
+
+    return float64(pointer, types.intp), generate
+
+
+@_word
+def write(typing: Any, row: Any, j: Any, value: Any) -> Any:
+    """Put a number into a row at column `j`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        group, blocks = _columns(builder)
+        blocks[builder.block.name] = builder.block
+        store = builder.store(arguments[2], builder.gep(arguments[0], [arguments[1]]))
+        store.set_metadata("llvm.access.group", group)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, float64), generate
+
+
+@_word
+def part(typing: Any) -> Any:
+    """Stands last in a kernel, and says that columns know nothing of each other.
+
+    Without it LLVM looks at each bar which rows lie across each other before it takes several columns at once.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        group, blocks = _columns(builder)
+        for block in blocks.values():
+            end = block.terminator
+            if isinstance(end, ir.Branch):
+                apart = builder.module.add_metadata(["llvm.loop.parallel_accesses", group])
+                end.set_metadata("llvm.loop", _Distinct(builder.module, (apart,), loop=True))
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @_word
 def select(typing: Any, test: Any, one: Any, other: Any) -> Any:
     """`one if test else other` without a branch."""
