@@ -1,6 +1,5 @@
 """Which symbols an indicator runs for at a bar: those whose inputs are known, and always have been since they began."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,13 +29,13 @@ class Gate:
         off: Mask = (self.begin == NEVER) | (self.end != NEVER)
         return off
 
-    def let(self, t: Counts, has: Mask, get: Callable[[Any], npt.NDArray[Any]]) -> Mask:
-        """The columns that run at this bar, among those of `has`; `get`: a row in numpy."""
+    def let(self, t: Counts, has: Mask, finite: Callable[[Any], Mask | None]) -> Mask:
+        """The columns that run at this bar, among those of `has`; `finite`: of a row (1, symbols), None for all."""
         off = self.off
         known = np.ones(len(has), dtype=bool)
         for row in self.inputs:
-            if not math.isfinite(float(row[0].dot(row[0]))):  # a number only if all are, and quickly had
-                known &= np.isfinite(get(row[0]))
+            if (mask := finite(row)) is not None:
+                known &= mask
         begins, ends = has & known & (self.begin == NEVER), has & ~known & ~off
         if begins.any() or ends.any():
             self.begin[begins] = t[begins]

@@ -1,6 +1,7 @@
 """The row kernels on a GPU, one thread a column, with the bits of the engine `vector`; what happens when it fails."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -84,9 +85,17 @@ class CudaMachine:
         def run(t: Counts, has: npt.NDArray[np.bool_]) -> None:
             every = self._spans(t, t + has)
             through: dict[Gate | None, tuple[Any, Any]] = {None: every}
+            seen: dict[int, npt.NDArray[np.bool_] | None] = {}
+
+            def finite(row: Any) -> npt.NDArray[np.bool_] | None:
+                if id(row) not in seen:  # several gates look at the same
+                    known = math.isfinite(float(row[0].dot(row[0])))  # a number only if all are, and quickly had
+                    seen[id(row)] = None if known else np.isfinite(self.get(row[0]))
+                return seen[id(row)]
+
             for work in bound:
                 if work.gate is not None and work.gate not in through:
-                    through[work.gate] = self._spans(t, t + work.gate.let(t, has, self.get))
+                    through[work.gate] = self._spans(t, t + work.gate.let(t, has, finite))
                 self._launch(work, through[work.gate])
 
         return run
