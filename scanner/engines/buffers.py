@@ -28,9 +28,10 @@ class Buffers:
     """Matrices whose memory comes back when the last reference to them is gone; holds what is free."""
 
     def __init__(self) -> None:
-        self._free: deque[tuple[int, Floats]] = deque()
+        self._free: deque[tuple[int, tuple[int, int], Floats]] = deque()
+        """Round, size and skew, memory."""
         self._round = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a lease at any allocation
 
     def begin(self) -> None:
         """Another round: what is free and has long been so goes back to the system."""
@@ -42,7 +43,7 @@ class Buffers:
     @property
     def free_bytes(self) -> int:
         """What is kept for later."""
-        return sum(block.nbytes for _, block in self._free)
+        return sum(size * 8 for _, (size, _), _ in self._free)
 
     def empty(self, rows: int, columns: int, skew: int = 0) -> Floats:
         """A matrix of any content; a large one as `aligned`."""
@@ -51,32 +52,28 @@ class Buffers:
             return np.empty((rows, columns))
         with self._lock:
             # The newest first: it may still be in a cache.
-            place = next((k for k in reversed(range(len(self._free))) if _fits(self._free[k][1], size, skew)), None)
+            place = next((k for k in reversed(range(len(self._free))) if self._free[k][1] == (size, skew)), None)
             if place is None:
                 block = aligned(size, skew)
             else:
-                block = self._free[place][1]
+                block = self._free[place][2]
                 del self._free[place]
-        return np.asarray(_Lease(self, block, rows, columns))
+        return np.asarray(_Lease(self, block, rows, columns, skew))
 
-    def give(self, block: Floats) -> None:
+    def give(self, block: Floats, skew: int) -> None:
         """Memory that nobody uses any more."""
         with self._lock:
-            self._free.append((self._round, block))
+            self._free.append((self._round, (block.size, skew), block))
             while self.free_bytes > MOST_BYTES:
                 self._free.popleft()
-
-
-def _fits(block: Floats, size: int, skew: int) -> bool:
-    return block.size == size and block.ctypes.data % LINE == skew
 
 
 class _Lease:
     """What a matrix has for its base; dies with the last of its views."""
 
-    def __init__(self, buffers: Buffers, block: Floats, rows: int, columns: int) -> None:
-        self._buffers, self._block = buffers, block
+    def __init__(self, buffers: Buffers, block: Floats, rows: int, columns: int, skew: int) -> None:
+        self._buffers, self._block, self._skew = buffers, block, skew
         self.__array_interface__ = {**block.__array_interface__, "shape": (rows, columns)}
 
     def __del__(self) -> None:
-        self._buffers.give(self._block)
+        self._buffers.give(self._block, self._skew)
