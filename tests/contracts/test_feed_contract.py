@@ -1,8 +1,8 @@
 """What every feed promises. A feed joins by a line in `FEEDS`: a name and what opens it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, suppress
 
 import pyarrow as pa
 import pytest
@@ -16,7 +16,8 @@ from streaming import feeds
 from streaming.feeds.replay import ReplayFeed
 from streaming.feeds.simulated import SimulatedFeed
 from streaming.feeds.vendors import VENDORS
-from streaming.ports import Feed
+from streaming.manager import StreamManager
+from streaming.ports import Feed, Traffic
 
 MARKET = SimulatedMarket(20, seed=1)
 
@@ -39,7 +40,46 @@ def replayed(interval_s: float) -> Feed:
     return ReplayFeed(Recorded(), interval_s=interval_s, clock=lambda: 12345)
 
 
-FEEDS = {"sim": simulated, "replay": replayed}
+class Snapshots:
+    """A connection that gives a day's snapshots, paced; fulfils `streaming.ports.Connection`."""
+
+    def __init__(self, symbols: Sequence[str], pause_s: float) -> None:
+        self.symbols = self.heard = tuple(symbols)
+        self.refused: frozenset[str] = frozenset()
+        self.traffic = Traffic()
+        self._pause_s = pause_s
+        self._closed = asyncio.Event()
+
+    async def batches(self) -> AsyncGenerator[pa.RecordBatch]:
+        for batch in MARKET.snapshots(MARKET.sessions[0]):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), self._pause_s)
+            if self._closed.is_set():
+                return
+            yield batch.replace_schema_metadata({"received_ns": str(2**62)})
+
+    async def close(self) -> None:
+        self._closed.set()
+
+
+class Streamed(StreamManager):
+    """Two vendors with a subscriber."""
+
+    def __init__(self, interval_s: float) -> None:
+        super().__init__(
+            [VENDORS["sina"], VENDORS["tencent"]],
+            open_connection=lambda vendor, symbols, **_: Snapshots(symbols, interval_s / 20),
+            clock=lambda: 12345,
+        )
+
+    async def frames(self) -> AsyncGenerator[pa.RecordBatch]:
+        await self.subscribe(MARKET.symbols)
+        async with aclosing(super().frames()) as frames:
+            async for batch in frames:
+                yield batch
+
+
+FEEDS: dict[str, Callable[[float], Feed]] = {"sim": simulated, "replay": replayed, "vendors": Streamed}
 """Name -> opens a feed that paces its frames by an interval; 0 for no pause."""
 
 each = pytest.mark.parametrize("opened", FEEDS.values(), ids=FEEDS)

@@ -16,6 +16,7 @@ import pytest
 
 from data.calendar import MINUTE, SECOND
 from data.schema import FLAG_INCOMPLETE
+from data.symbols import sina_code
 from streaming.links import Patience
 from tests.streaming.feeds.fakes.day import FakeDay, bars_of, ordered, totals_of
 from tests.streaming.feeds.fakes.scene import MARKET, Scene, scene
@@ -100,6 +101,23 @@ def test_what_is_seen_of_a_fault_and_what_becomes_of_the_bars(name: str) -> None
             flagged = check_laws(on)
             assert bool(flagged) == case.loses
             assert all(begun - MINUTE <= end - SECOND and end - MINUTE <= ended for end in flagged)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("first", ["tencent", "sina_ws"])
+def test_one_bad_code_costs_nobody_else_anything_and_is_asked_of_the_next(first: str) -> None:
+    async def run() -> None:
+        async with scene(first, "sina", minutes=3, subscribe=False) as on:
+            bad = on.day.symbols[5]
+            on.fakes[first].faults = Faults(bad_codes=frozenset({sina_code(bad)}))
+            await on.manager.subscribe(on.day.symbols)
+            await on.until(lambda: (on.of(first).serves, on.of("sina").serves) == (ALL - 1, 1))
+            await on.until(on.caught_up)
+            await on.step(45)
+            assert (on.of(first).covers, on.of(first).state, on.of("sina").state) == (ALL - 1, "live", "live")
+            assert on.of(first).reconnects.get("refused", 0) + on.of(first).dropped.get("refused", 0) >= 1
+            assert check_laws(on) == []
 
     asyncio.run(run())
 
