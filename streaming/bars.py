@@ -102,7 +102,8 @@ class MarketBars:
         end, oldest first."""
         quotes = self._read(batch)
         if len(quotes.at) == 0:
-            self._lose(batch)
+            for loss in losses_of(batch):
+                self._lose(loss.since_ns, loss.until_ns, loss.symbols)
             return []
         self._received = (batch.schema.metadata or {}).get(b"received_ns", b"0")
         newest = quotes.time.max(keepdims=True)
@@ -111,7 +112,8 @@ class MarketBars:
         if self._day is None or day > self._day:
             made = self.end_session()
             self._begin(day, int(quotes.time.min()))
-        self._lose(batch)
+        for loss in losses_of(batch):
+            self._lose(loss.since_ns, loss.until_ns, loss.symbols, quotes)
         begins = self._session.midnight
         quotes = self._without(quotes, "other_day", (quotes.time < begins) | (quotes.time >= begins + DAY))
         for part in one_a_symbol(quotes):
@@ -140,16 +142,20 @@ class MarketBars:
         Where a symbol's volume turns out to have grown meanwhile, the minutes concerned are flagged incomplete. What
         a batch's metadata says of losses (`streaming.gaps`) is heeded without it.
         """
+        self._lose(since_ns, until_ns, self.symbols if symbols is None else symbols)
+
+    def _lose(self, since: int, until: int, symbols: Sequence[str], shown: Quotes | None = None) -> None:
+        """`shown`: what the frame that comes after the loss says; of its symbols nothing later is missing."""
         if self._day is None:
             return
-        concerned = np.full(len(self.symbols), symbols is None)
-        concerned[[self._place[symbol] for symbol in symbols or () if symbol in self._place]] = True
-        self._session.losses.append((since_ns, until_ns, concerned))
-
-    def _lose(self, batch: pa.RecordBatch) -> None:
-        """Heed what a frame says of losses before it."""
-        for loss in losses_of(batch):
-            self.lost(loss.since_ns, loss.until_ns, loss.symbols)
+        ends = np.zeros(len(self.symbols), dtype=np.int64)
+        ends[[self._place[symbol] for symbol in symbols if symbol in self._place]] = until
+        if shown is not None:
+            newest = np.zeros(len(self.symbols), dtype=np.int64)
+            np.maximum.at(newest, shown.at, shown.time)
+            ends = np.where(newest > 0, np.minimum(ends, newest), ends)
+        kept = self._minute_at(self._watermark - self._late - (self._cadence or 0))
+        self._session.lose(since, ends, int(self._minute_ends[max(kept - 1, 0)]) if kept > 0 else 0)
 
     def developing(self, frame: str = "1d") -> pa.RecordBatch | None:
         """The bar of `frame` that is still open, from its beginning to now, under the end that it will have.

@@ -20,6 +20,8 @@ Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MINUTES = 240
+_LOSSES = 32
+"""So many are kept before those that are of no account go."""
 _AUCTION_RESULT = (9 * 60 + 25) * MINUTE
 _CLOSING_AUCTION = CLOSE - 3 * MINUTE
 """From midnight in Shanghai; from the closing auction's beginning to its result nothing is traded."""
@@ -83,8 +85,8 @@ class Session:
         self.incomplete = np.zeros((MINUTES, n), dtype=bool)
         self.prev_close = np.full(n, np.nan)
         self.after_volume, self.after_amount = np.zeros((2, n))
-        self.losses: list[tuple[int, int, Mask]] = []
-        """(since, until, symbols): times (UTC ns) whose quotes may be missing."""
+        self._losses: list[tuple[int, Times]] = []
+        """Quotes of (since, until] (UTC ns) may be missing, `until` by symbol; 0 where none is."""
         self._seen = np.zeros(n, dtype=np.int64)
         self._volume, self._amount = np.zeros((2, n))
         self._high, self._low = np.zeros(n), np.full(n, np.inf)
@@ -167,9 +169,22 @@ class Session:
             gap |= _market_time(quotes.time) - _market_time(before) > self.cadence_ns
             # From the closing auction's beginning to its result nothing is lost, for nothing is traded.
             gap &= ~((before >= self.midnight + _CLOSING_AUCTION) & (seen > 0))
-        for since, until, symbols in self.losses:
-            gap |= (before < until) & (quotes.time > since) & symbols[quotes.at]
+        for since, until in self._losses:
+            gap |= (before < until[quotes.at]) & (quotes.time > since)
         return gap & (quotes.volume > self._volume[quotes.at]), np.maximum(minute_index(before + 1), 0)
+
+    def lose(self, since: int, until: Times, settled: int) -> None:
+        """Quotes of (`since`, `until`] (UTC ns) may be missing, `until` being (symbols,), 0 for none.
+
+        What was lost up to `settled`, and has been followed by a quote of its symbol, is of no account any more.
+        """
+        for known_since, known in self._losses:
+            if known_since == since:
+                np.maximum(known, until, out=known)
+                return
+        self._losses.append((since, until))
+        if len(self._losses) > _LOSSES:
+            self._losses = [loss for loss in self._losses if (loss[1] > np.minimum(self._seen, settled)).any()]
 
     def rewind(self, at: Places, minute: int) -> None:
         """Forget what the symbols `at` showed from `minute` on."""
