@@ -121,15 +121,17 @@ def to_table(signals: Iterable[Signal]) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[Signal]:
-    """The inverse of `to_table`."""
-    for name in ("bar_end", "origin"):
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, table[name].cast(pa.int64()))
+    """The inverse of `to_table`; ids are taken as they stand there."""
+    columns: dict[str, list[Any]] = {}
+    for name in table.column_names:
+        column = table[name]
+        columns[name] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    columns["values"] = [json.loads(text) for text in columns["values"]]
     signals = []
-    for row in table.to_pylist():
-        del row["id"]
-        row["values"] = json.loads(row["values"])
-        signals.append(Signal(**row))
+    for row in zip(*columns.values(), strict=True):
+        signal = object.__new__(Signal)  # far sooner than by the constructor
+        signal.__dict__.update(zip(columns, row, strict=True))
+        signals.append(signal)
     return signals
 
 
