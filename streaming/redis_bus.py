@@ -28,15 +28,12 @@ from streaming.redis_wire import (
     BEGIN,
     KINDS,
     LOOK,
-    READERS,
     Group,
+    Keys,
     Place,
     Reader,
     enter,
-    keys,
     kind_of,
-    lease,
-    stream,
     to_ipc,
 )  # fmt: skip
 from streaming.routes import Route
@@ -57,10 +54,10 @@ class RedisBus(Listening[RedisQueue]):
     again because Redis had forgotten them. `reconnects`: how often Redis was away.
     """
 
-    def __init__(self, link: RedisLink, *, backlog: int, lease_s: float) -> None:
+    def __init__(self, link: RedisLink, name: str, *, backlog: int, lease_s: float) -> None:
         super().__init__()
-        self._link, self._backlog, self._lease_s = link, backlog, lease_s
-        self._out = {kind: _Outgoing(link, kind) for kind in KINDS}
+        self._link, self._keys, self._backlog, self._lease_s = link, Keys(name), backlog, lease_s
+        self._out = {kind: _Outgoing(link, self._keys, kind) for kind in KINDS}
         self._queues: list[RedisQueue] = []
         self._lasting: dict[str, Reader] = {}
         """Those that publishers have heard of; they never go."""
@@ -72,8 +69,8 @@ class RedisBus(Listening[RedisQueue]):
         self._guard = asyncio.create_task(self._watch(), name="redis guard")
 
     @classmethod
-    async def connect(cls, url: str, *, backlog: int = 256, lease_s: float = 5.0) -> "RedisBus":
-        """The bus at `url`, such as redis://localhost:6379/0.
+    async def connect(cls, url: str, name: str = "market", *, backlog: int = 256, lease_s: float = 5.0) -> "RedisBus":
+        """The bus called `name` at `url`, such as redis://localhost:6379/0; buses of other names know nothing of it.
 
         `backlog`: how many entries of a stream a lasting subscription may leave unread before publishers wait.
         `lease_s`: a reader that is silent for so long is taken for dead. Raises UsageError for a URL that is none, and
@@ -85,7 +82,7 @@ class RedisBus(Listening[RedisQueue]):
         except BaseException:
             await link.close()
             raise
-        return cls(link, backlog=backlog, lease_s=lease_s)
+        return cls(link, name, backlog=backlog, lease_s=lease_s)
 
     @property
     def url(self) -> str:
@@ -134,7 +131,9 @@ class RedisBus(Listening[RedisQueue]):
         group = name if lasting else f"~{name or pattern}-{secrets.token_hex(8)}"
         limit = 0 if policy is not Policy.BLOCK else self._backlog if lasting else size
         reader = Reader(group, pattern, limit, lasting)
-        queue = RedisQueue(self._link, reader, policy=policy, size=size, name=name or pattern, lease_s=self._lease_s)
+        queue = RedisQueue(
+            self._link, self._keys, reader, policy=policy, size=size, name=name or pattern, lease_s=self._lease_s
+        )
         if self._closed:
             queue.end()
         else:
@@ -145,7 +144,7 @@ class RedisBus(Listening[RedisQueue]):
     async def expect(self, pattern: str, *, name: str) -> None:
         """Keep what is published from now on for a lasting subscription whose first reader is still to come."""
         self._lasting[name] = Reader(name, pattern, self._backlog, lasting=True)
-        await enter(self._link, self._lasting[name], {})
+        await enter(self._link, self._keys, self._lasting[name], {})
 
     async def close(self) -> None:
         """Publish nothing more; returns when the callbacks have had what was queued for them."""
@@ -167,7 +166,7 @@ class RedisBus(Listening[RedisQueue]):
         """Everybody's subscriptions that may want something of a stream."""
         if time.monotonic() > self._swept + SWEEP_S:
             await self._sweep()
-        answer = await self._link.do("HGETALL", READERS)
+        answer = await self._link.do("HGETALL", self._keys.readers)
         readers = {Reader.of(group, about) for group, about in zip(answer[::2], answer[1::2], strict=True)}
         self._lasting |= {reader.group: reader for reader in readers if reader.lasting}
         return frozenset(reader for reader in readers.union(self._lasting.values()) if kind in reader.kinds)
@@ -191,14 +190,14 @@ class RedisBus(Listening[RedisQueue]):
     async def _sweep(self) -> None:
         """Remove subscriptions that ended with a process that had no time to say so."""
         self._swept = time.monotonic()
-        answer = await self._link.do("HGETALL", READERS)
+        answer = await self._link.do("HGETALL", self._keys.readers)
         for group, about in zip(answer[::2], answer[1::2], strict=True):
             reader = Reader.of(group, about)
-            if reader.lasting or await self._link.do("EXISTS", lease(reader.group)):
+            if reader.lasting or await self._link.do("EXISTS", self._keys.lease(reader.group)):
                 continue
-            await self._link.do("HDEL", READERS, reader.group)
+            await self._link.do("HDEL", self._keys.readers, reader.group)
             for kind in reader.kinds:
-                await self._link.do("XGROUP", "DESTROY", stream(kind), reader.group)
+                await self._link.do("XGROUP", "DESTROY", self._keys.stream(kind), reader.group)
 
     async def _watch(self) -> None:
         """See now and then that Redis still has what is not acknowledged, also when nothing is published."""
@@ -218,12 +217,12 @@ class _Kept(NamedTuple):
 class _Outgoing:
     """What this process sends to one stream: where the stream is, and what is not acknowledged yet."""
 
-    def __init__(self, link: RedisLink, kind: str) -> None:
+    def __init__(self, link: RedisLink, keys: Keys, kind: str) -> None:
         self.kind = kind
         self.turn = asyncio.Lock()
         self.kept: deque[_Kept] = deque()
         self.resent = 0
-        self._link = link
+        self._link, self._keys = link, keys
         self._me, self._sent = secrets.token_hex(8), 0
         self._at: Place | None = None
         self._groups: dict[str, Group] = {}
@@ -236,7 +235,7 @@ class _Outgoing:
 
     async def look(self, lasting: Sequence[Reader]) -> None:
         """See how far the readers are."""
-        epoch, n, groups = await self._link.script(LOOK, keys(self.kind))
+        epoch, n, groups = await self._link.script(LOOK, self._keys.pair(self.kind))
         at = self._at
         if at is not None and (not epoch or int(epoch) != at.epoch or int(n) < at.n):
             await self._again(lasting)
@@ -252,7 +251,7 @@ class _Outgoing:
         most = max([KINDS[self.kind], *(2 * reader.limit for reader in lasting)])
         while True:
             known = ("", 0) if self._at is None else self._at
-            answer = await self._link.script(ADD, keys(self.kind), *known, most, *fields)
+            answer = await self._link.script(ADD, self._keys.pair(self.kind), *known, most, *fields)
             if answer[0] == b"ok":
                 break
             await self._again(lasting)
@@ -266,11 +265,11 @@ class _Outgoing:
         assert self._at is not None
         kept, self.kept = self.kept, deque()
         log.warning("Redis at %s has forgotten entries of %s: %d are sent again", self._link, self.kind, len(kept))
-        epoch, n = await self._link.script(BEGIN, keys(self.kind), *self._at)
+        epoch, n = await self._link.script(BEGIN, self._keys.pair(self.kind), *self._at)
         self._at = Place(int(epoch), n)
         for reader in lasting:
             # One that was forgotten begins with what is sent now; those that are still there stay where they are.
-            await enter(self._link, reader, {self.kind: self._at})
+            await enter(self._link, self._keys, reader, {self.kind: self._at})
         for _, fields in kept:
             await self._add(fields, lasting)
             self.resent += 1

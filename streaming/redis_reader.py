@@ -24,17 +24,14 @@ from streaming.redis_link import RedisLink, RefusalError
 from streaming.redis_wire import (
     KEEP,
     LOOK,
-    READERS,
     RELEASE,
     Group,
+    Keys,
     Place,
     Reader,
     enter,
     from_ipc,
     identity,
-    keys,
-    lease,
-    stream,
 )  # fmt: skip
 from streaming.routes import Route
 
@@ -67,12 +64,12 @@ class RedisQueue:
     """
 
     def __init__(
-        self, link: RedisLink, reader: Reader, *, policy: Policy, size: int, name: str, lease_s: float
+        self, link: RedisLink, keys: Keys, reader: Reader, *, policy: Policy, size: int, name: str, lease_s: float
     ) -> None:
         self.name, self.pattern = name, reader.pattern
         self.errors = 0
         self.entered = asyncio.Event()
-        self._link, self._reader, self._blocks = link, reader, policy is Policy.BLOCK
+        self._link, self._keys, self._reader, self._blocks = link, keys, reader, policy is Policy.BLOCK
         self._size, self._lease_s = size, lease_s
         self._me = secrets.token_hex(8)
         self._queue = Queue(reader.pattern, policy, size, name, lambda queue: None)
@@ -149,10 +146,10 @@ class RedisQueue:
 
     async def _enter(self) -> bool:
         """Make the groups, take the lease, and take over what a reader before had not acknowledged."""
-        reader, key = self._reader, lease(self._reader.group)
+        reader, key = self._reader, self._keys.lease(self._reader.group)
         if not reader.lasting:
             await self._link.script(KEEP, (key,), self._me, self._lease_ms)
-        groups = await enter(self._link, reader, {})
+        groups = await enter(self._link, self._keys, reader, {})
         self._at = {kind: group.delivered for kind, group in groups.items()}
         self.entered.set()
         told = False
@@ -161,7 +158,7 @@ class RedisQueue:
                 log.warning("%s waits for its place at the bus: another process reads as %s", self.name, reader.group)
                 told = True
             await asyncio.sleep(self._lease_s / 20)
-        groups = await enter(self._link, reader, self._at)
+        groups = await enter(self._link, self._keys, reader, self._at)
         for kind, group in groups.items():
             self._at[kind] = group.delivered
             if group.pending:
@@ -171,15 +168,15 @@ class RedisQueue:
     async def _claim(self, kind: str, group: Group) -> None:
         """Take over what others have not acknowledged; they are gone."""
         start, claimed = "0-0", 0
-        command = ("XAUTOCLAIM", stream(kind), group.name, self._me, 0)
+        command = ("XAUTOCLAIM", self._keys.stream(kind), group.name, self._me, 0)
         while ids := (await self._link.do(*command, start, "COUNT", 1000, "JUSTID"))[1]:
             claimed += len(ids)
             last = Place.of(ids[-1])
             start = f"{last.epoch}-{last.n + 1}"
         self._lost += group.pending - claimed  # trimmed meanwhile
-        for row in await self._link.do("XINFO", "CONSUMERS", stream(kind), group.name):
+        for row in await self._link.do("XINFO", "CONSUMERS", self._keys.stream(kind), group.name):
             if (who := dict(zip(row[::2], row[1::2], strict=True))[b"name"]) != self._me.encode():
-                await self._link.do("XGROUP", "DELCONSUMER", stream(kind), group.name, who)
+                await self._link.do("XGROUP", "DELCONSUMER", self._keys.stream(kind), group.name, who)
         log.info("%s takes over %d events that were not acknowledged", self.name, claimed)
         self._from[kind] = Place(0, 0)
 
@@ -219,17 +216,17 @@ class RedisQueue:
         command = ["XREADGROUP", "GROUP", self._reader.group, self._me, "COUNT", count]
         command += ["BLOCK", block_ms] if block_ms else []
         try:
-            answer = await self._link.do(*command, "STREAMS", *map(stream, ids), *ids.values())
+            answer = await self._link.do(*command, "STREAMS", *map(self._keys.stream, ids), *ids.values())
         except RefusalError as refused:
             if "NOGROUP" not in str(refused) and "UNBLOCKED" not in str(refused):
                 raise
             # Redis has forgotten the group, or somebody took this reader for dead: it goes on where it was.
-            await enter(self._link, self._reader, self._at)
+            await enter(self._link, self._keys, self._reader, self._at)
             return []
         entries = []
         found = {key.decode(): rows for key, rows in answer or ()}
         for kind in ids:
-            rows = found.get(stream(kind), [])
+            rows = found.get(self._keys.stream(kind), [])
             for place, fields in rows:
                 pairs = None if fields is None else dict(zip(fields[::2], fields[1::2], strict=True))
                 entries.append(_Entry(kind, Place.of(place), again, pairs))
@@ -318,11 +315,11 @@ class RedisQueue:
     async def _flush(self) -> None:
         while self._acks:
             kind, places = self._acks.popitem()
-            await self._link.do("XACK", stream(kind), self._reader.group, *map(str, places))
+            await self._link.do("XACK", self._keys.stream(kind), self._reader.group, *map(str, places))
 
     async def _hold(self) -> None:
         """Keep the lease."""
-        while await self._link.script(KEEP, (lease(self._reader.group),), self._me, self._lease_ms):
+        while await self._link.script(KEEP, (self._keys.lease(self._reader.group),), self._me, self._lease_ms):
             await asyncio.sleep(self._lease_s / 3)
         self._fault = BusError(
             f"another process reads as {self._reader.group} at {self._link}: this one was silent for {self._lease_s:g}"
@@ -339,14 +336,14 @@ class RedisQueue:
             if self._reader.lasting:
                 await self._flush()
             else:
-                await self._link.do("HDEL", READERS, self._reader.group)
+                await self._link.do("HDEL", self._keys.readers, self._reader.group)
                 for kind, at in self._at.items():
-                    _, n, _ = await self._link.script(LOOK, keys(kind))
+                    _, n, _ = await self._link.script(LOOK, self._keys.pair(kind))
                     self._lost += max(int(n) - at.n, 0)
                     with suppress(RefusalError):  # there is nothing to destroy
-                        await self._link.do("XGROUP", "DESTROY", stream(kind), self._reader.group)
+                        await self._link.do("XGROUP", "DESTROY", self._keys.stream(kind), self._reader.group)
                 self._lost += len(self._hand)
-            await self._link.script(RELEASE, (lease(self._reader.group),), self._me)
+            await self._link.script(RELEASE, (self._keys.lease(self._reader.group),), self._me)
 
     async def _until_closing(self, doing: Coroutine[Any, Any, T]) -> T | None:
         """What it gives, or None where the subscription is closed first."""

@@ -1,9 +1,9 @@
 """How the bus lies in Redis: keys, entries and the scripts that touch several keys at once.
 
-    mystocks:market.tick, mystocks:market.bar, mystocks:signal.alert      the streams, one for each kind of topic
-    mystocks:market.bar:head                                              epoch and number of a stream's last entry
-    mystocks:readers                                                      who subscribes to what, as JSON
-    mystocks:reader:NAME                                                  who reads for a subscription; expires
+    mystocks:BUS:market.tick, ...:market.bar, ...:signal.alert      the streams, one for each kind of topic
+    mystocks:BUS:market.bar:head                                    epoch and number of a stream's last entry
+    mystocks:BUS:readers                                            who subscribes to what, as JSON
+    mystocks:BUS:reader:NAME                                        who reads for a subscription; expires
 
 An entry's id is `epoch-number`. Numbers count by one, so that a gap is a loss and a difference is a backlog. The epoch
 changes where Redis has forgotten entries (a restart without persistence), and only grows: what was read of an epoch
@@ -22,7 +22,6 @@ from streaming.redis_link import RedisLink
 
 KINDS = {"market.tick": 256, "market.bar": 512, "signal.alert": 4096}
 """How topics begin that go over Redis -> how many entries their stream keeps, at least twice what may be unread."""
-READERS = "mystocks:readers"
 
 ADD = """
 local head = redis.call('HMGET', KEYS[2], 'epoch', 'n')
@@ -154,19 +153,28 @@ class Reader:
         return tuple(kind for kind in KINDS if kind.startswith(head) or head.startswith(kind))
 
 
-def stream(kind: str) -> str:
-    """The key of a kind's stream."""
-    return f"mystocks:{kind}"
+@dataclass(frozen=True)
+class Keys:
+    """Where the bus of a name lies."""
 
+    name: str
 
-def keys(kind: str) -> tuple[str, str]:
-    """The keys of a kind's stream and of its head."""
-    return stream(kind), f"mystocks:{kind}:head"
+    @property
+    def readers(self) -> str:
+        """Who subscribes to what."""
+        return f"mystocks:{self.name}:readers"
 
+    def stream(self, kind: str) -> str:
+        """A kind's stream."""
+        return f"mystocks:{self.name}:{kind}"
 
-def lease(group: str) -> str:
-    """The key of who reads for a group."""
-    return f"mystocks:reader:{group}"
+    def pair(self, kind: str) -> tuple[str, str]:
+        """A kind's stream and its head."""
+        return self.stream(kind), f"mystocks:{self.name}:{kind}:head"
+
+    def lease(self, group: str) -> str:
+        """Who reads for a group."""
+        return f"mystocks:{self.name}:reader:{group}"
 
 
 def kind_of(topic: str) -> str:
@@ -203,12 +211,12 @@ def identity(batch: pa.RecordBatch) -> str:
     return ""
 
 
-async def enter(link: RedisLink, reader: Reader, at: dict[str, Place]) -> dict[str, Group]:
+async def enter(link: RedisLink, keys: Keys, reader: Reader, at: dict[str, Place]) -> dict[str, Group]:
     """See that a reader's groups are there, if they are not made at a place (by kind; else: from now on), and that
     publishers know of it."""
     groups = {}
     for kind in reader.kinds:
-        answer = await link.script(ENTER, keys(kind), reader.group, str(at[kind]) if kind in at else "")
+        answer = await link.script(ENTER, keys.pair(kind), reader.group, str(at[kind]) if kind in at else "")
         groups[kind] = Group.of(answer)
-    await link.do("HSET", READERS, reader.group, reader.to_json())
+    await link.do("HSET", keys.readers, reader.group, reader.to_json())
     return groups

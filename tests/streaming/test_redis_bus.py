@@ -107,7 +107,7 @@ def test_who_was_taken_for_dead_is_told(redis_server: Any) -> None:
         async with buses(redis_server.url, 1) as (bus,):
             reader = bus.subscribe("market.bar.*", name="scan")
             await reader.entered.wait()
-            await bus._link.do("SET", "mystocks:reader:scan", "somebody else")
+            await bus._link.do("SET", "mystocks:market:reader:scan", "somebody else")
             with pytest.raises(BusError, match="another process reads as scan at redis://"):
                 await take(reader, 1)
 
@@ -191,7 +191,7 @@ def test_what_is_kept_for_a_reader_to_come_and_what_was_trimmed_before_it_came(r
             for n in range(10):
                 await feed.publish(bar_topic("1m"), batch(n))
             assert feed.stats().unheard == {}
-            await feed._link.do("XTRIM", "mystocks:market.bar", "MAXLEN", 4)
+            await feed._link.do("XTRIM", "mystocks:market:market.bar", "MAXLEN", 4)
             reader = scan.subscribe("market.bar.*", name="scan")
             assert await take(reader, 4) == [6, 7, 8, 9]
             assert reader.stats().lost == 6
@@ -205,7 +205,7 @@ def test_a_stream_keeps_no_more_than_it_should(redis_server: Any, monkeypatch: p
             bus.subscribe(tick_topic(), policy=Policy.DROP_OLDEST, size=4)
             for n in range(1000):
                 await bus.publish(tick_topic(), batch(n))
-            assert await bus._link.do("XLEN", "mystocks:market.tick") < 256 + 100
+            assert await bus._link.do("XLEN", "mystocks:market:market.tick") < 256 + 100
 
     asyncio.run(run())
 
