@@ -110,6 +110,18 @@ class ServeSettings(Section):
     dashboard_port: int = Field(8787, ge=0, le=65535, description="of the Dask dashboard; 0: any free port")
 
 
+class BusSettings(Section):
+    """Where the stages of the live service meet."""
+
+    url: str | None = Field(None, description="redis://host:6379/0, for stages in several processes; none: this one")
+
+
+class RunSettings(Section):
+    """What a process of the live service does."""
+
+    role: Literal["all", "feed", "scan", "serve"] = "all"
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -125,6 +137,8 @@ class Settings(BaseSettings):
     scan: ScanSettings = ScanSettings()
     feed: FeedSettings = FeedSettings()
     serve: ServeSettings = ServeSettings()
+    bus: BusSettings = BusSettings()
+    run: RunSettings = RunSettings()
     kernel_cache: Path | None = Field(None, description="folder of compiled kernels; none: in the user's cache folder")
     calendar_overlay: Path | None = Field(None, description="a YAML file of sessions beyond the calendar's horizon")
 

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 import click
+import pyarrow as pa
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -74,8 +75,20 @@ class LineScreen:
             f"  scan {interval.scan_ms:.0f} ms  latency {interval.latency_ms:.0f} ms  {len(interval.signals)} signals"
         )
         for signal in interval.signals:
-            cells = (f"{signal.action:5}", signal.symbol, f"{signal.price:.2f}", signal.strategy, signal.name or "")
-            click.echo("  " + "  ".join(cells).rstrip())
+            click.echo(_line(signal))
+
+    def fed(self, topic: str, batch: pa.RecordBatch) -> None:
+        """Bars were handed to the bus by a process that only feeds."""
+        if topic.startswith("market.bar."):
+            about = batch.schema.metadata
+            frame, bar_end = about[b"frame"].decode(), local_time(int(about[b"bar_end"]))
+            click.echo(f"{bar_end}  {frame}  {batch.num_rows} bars{_again(about)}")
+
+    def served(self, signals: Sequence[Signal], clients: int) -> None:
+        """Signals were handed to subscribers by a process that only serves."""
+        click.echo(f"{local_time(signals[-1].bar_end)}  {len(signals)} signals  {clients} clients")
+        for signal in signals:
+            click.echo(_line(signal))
 
     def close(self) -> None:
         pass
@@ -112,6 +125,35 @@ class JsonScreen(LineScreen):
                 "feed": None if self._status is None else to_json(self._status()),
             }
         )
+
+    def fed(self, topic: str, batch: pa.RecordBatch) -> None:
+        if topic.startswith("market.bar."):
+            about = batch.schema.metadata
+            print_json(
+                {
+                    "frame": about[b"frame"].decode(),
+                    "bar_end": iso(int(about[b"bar_end"])),
+                    "revision": int(about[b"revision"]),
+                    "developing": about[b"developing"] == b"1",
+                    "bars": batch.num_rows,
+                    "feed": None if self._status is None else to_json(self._status()),
+                }
+            )
+
+    def served(self, signals: Sequence[Signal], clients: int) -> None:
+        print_json({"clients": clients, "signals": [signal.to_dict() for signal in signals]})
+
+
+def _line(signal: Signal) -> str:
+    cells = (f"{signal.action:5}", signal.symbol, f"{signal.price:.2f}", signal.strategy, signal.name or "")
+    return "  " + "  ".join(cells).rstrip()
+
+
+def _again(about: Mapping[bytes, bytes]) -> str:
+    """What kind of bars these are, where they are not just closed."""
+    if about[b"developing"] == b"1":
+        return ", still open"
+    return "" if about[b"revision"] == b"0" else f", revision {about[b'revision'].decode()}"
 
 
 class TableScreen:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -158,6 +158,15 @@ class Bus(Protocol):
 
     async def close(self) -> None:
         """Publish nothing more; subscriptions end once what is queued has been read."""
+        ...
+
+
+@runtime_checkable
+class SharedBus(Bus, Protocol):
+    """A bus between processes, which may wait for one that is not there."""
+
+    def release(self) -> None:
+        """Wait for nobody any more, as when this process is told to end."""
         ...
 
 

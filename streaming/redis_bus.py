@@ -84,10 +84,8 @@ class RedisBus(Listening[RedisQueue]):
             raise
         return cls(link, name, backlog=backlog, lease_s=lease_s)
 
-    @property
-    def url(self) -> str:
-        """Where it is, without the password."""
-        return str(self._link)
+    def __str__(self) -> str:
+        return f"{self._link}, {self._keys.name}"
 
     @property
     def reconnects(self) -> int:
@@ -146,6 +144,11 @@ class RedisBus(Listening[RedisQueue]):
         self._lasting[name] = Reader(name, pattern, self._backlog, lasting=True)
         await enter(self._link, self._keys, self._lasting[name], {})
 
+    def release(self) -> None:
+        """Wait for nobody any more, as when the process is told to end: what is published is in Redis, and where there
+        is no Redis BusError says so."""
+        self._link.patient = False
+
     async def close(self) -> None:
         """Publish nothing more; returns when the callbacks have had what was queued for them."""
         self._closed = True
@@ -175,7 +178,9 @@ class RedisBus(Listening[RedisQueue]):
         """Return when none of these has too much unread."""
         start, pause_s = time.monotonic(), 0.002
         patient = True
-        while late := [reader.group for reader in waited_for if out.unread(reader) > reader.limit]:
+        while self._link.patient and (
+            late := [reader.group for reader in waited_for if out.unread(reader) > reader.limit]
+        ):
             if patient and time.monotonic() > start + PATIENCE_S:
                 patient = False
                 log.warning(

@@ -38,11 +38,12 @@ _PASSING = ("OOM", "READONLY", "MISCONF", "LOADING", "CLUSTERDOWN", "MASTERDOWN"
 
 
 class RedisLink:
-    """Commands to the Redis at `url`; `reconnects` counts the times it was away."""
+    """Commands to the Redis at `url`; `reconnects` counts the times it was away. Not `patient`, it waits no more."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.reconnects = 0
+        self.patient = True
         self._away_since: float | None = None
         try:
             self._redis: Any = Redis.from_url(
@@ -104,6 +105,8 @@ class RedisLink:
             else:
                 self._note_back()
                 return result
+            if not self.patient:
+                raise BusError(f"Redis at {self} is away, and is not waited for any more")
             await asyncio.sleep(backoff.next_s())
 
     async def close(self) -> None:

@@ -40,6 +40,8 @@ class Serving:
     async def run(self) -> None:
         """Until `stop` is called or the bus is closed."""
         try:
+            if self._history is not None:
+                await self._catch_up(self._history)
             async for event in self._signals:
                 signals = from_table(pa.Table.from_batches([event.batch]))
                 if self._history is None or (signals and self._follows(signals[0])):
@@ -66,7 +68,8 @@ class Serving:
 
     async def _serve(self, signals: Sequence[Signal]) -> None:
         await self.server.publish([signal.to_dict() for signal in signals])
-        self._on_served(signals)
+        if signals:
+            self._on_served(signals)
 
     async def _catch_up(self, history: SignalHistory) -> None:
         """Serve what the history has behind the server's place: what the bus did not bring, and nothing twice."""
