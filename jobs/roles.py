@@ -62,7 +62,8 @@ def check_role(role: str, bus_url: str | None, given: Mapping[str, Any]) -> None
             " bus.url), or leave out --role to run everything in this process"
         )
     for option, roles in OPTIONS.items():
-        if role not in roles and given.get(option) not in (None, (), False):
+        value = given.get(option)
+        if role not in roles and value is not None and value != () and value is not False:
             owner = f"give it to --role {' and --role '.join(roles)}" if roles else "it is for a run in one process"
             raise UsageError(f"--{option.replace('_', '-')} means nothing to --role {role}: {owner}")
 

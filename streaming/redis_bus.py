@@ -69,7 +69,7 @@ class RedisBus(Listening[RedisQueue]):
         self._guard = asyncio.create_task(self._watch(), name="redis guard")
 
     @classmethod
-    async def connect(cls, url: str, name: str = "market", *, backlog: int = 256, lease_s: float = 5.0) -> "RedisBus":
+    async def connect(cls, url: str, name: str = "market", *, backlog: int = 256, lease_s: float = 2.0) -> "RedisBus":
         """The bus called `name` at `url`, such as redis://localhost:6379/0; buses of other names know nothing of it.
 
         `backlog`: how many entries of a stream a lasting subscription may leave unread before publishers wait.

@@ -72,7 +72,7 @@ class RedisLink:
             raise BusError(f"{self} refuses: {error}. Put the user and password into the URL of the bus") from error
         except (RedisError, OSError) as error:
             raise BusError(
-                f"no Redis answers at {self}: {error}. Start one (redis-server), correct --bus, or leave it out to run"
+                f"no Redis answers at {self}: {str(error).rstrip('.')}. Start one (redis-server), correct --bus, or leave it out to run"
                 " everything in one process"
             ) from error
         version = about.partition("redis_version:")[2].split()[0]
@@ -116,7 +116,7 @@ class RedisLink:
     def _note_away(self, reason: str) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            log.warning("Redis at %s is away: %s. Trying again until it is back", self, reason)
+            log.warning("Redis at %s is away: %s. Trying again until it is back", self, reason.rstrip("."))
 
     def _note_back(self) -> None:
         if self._away_since is not None:
