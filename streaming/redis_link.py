@@ -72,8 +72,8 @@ class RedisLink:
             raise BusError(f"{self} refuses: {error}. Put the user and password into the URL of the bus") from error
         except (RedisError, OSError) as error:
             raise BusError(
-                f"no Redis answers at {self}: {str(error).rstrip('.')}. Start one (redis-server), correct --bus, or leave it out to run"
-                " everything in one process"
+                f"no Redis answers at {self}: {str(error).rstrip('.')}. Start one (redis-server), correct --bus, or"
+                " leave it out to run everything in one process"
             ) from error
         version = about.partition("redis_version:")[2].split()[0]
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
