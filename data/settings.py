@@ -89,8 +89,8 @@ class FeedSettings(Section):
     backfill_s: float = Field(
         60.0,
         ge=0,
-        description="so long bars that the store lacks are fetched before the first scan; what is left comes beside it,"
-        " for the next session. 0: none are fetched",
+        description="so long bars that the store lacks are fetched before the first scan, if the market does not trade;"
+        " what is left comes beside it, for the next session. 0: none are fetched",
     )
     active: int = Field(
         1, ge=1, le=8, description="so many of the vendors are asked for each symbol at once; their prices are compared"

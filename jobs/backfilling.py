@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.calendar import day_ns, local_day
+from data.calendar import TradingCalendar, day_ns, local_day
 from data.errors import FeedError
 from data.files import write_text
 from data.schema import BAR, FLAG_INCOMPLETE
@@ -29,6 +29,7 @@ from streaming.budget import TokenBucket
 from streaming.feeds.backfill import KLineClient
 from streaming.feeds.klines import KLineSource, sources_of
 from streaming.feeds.reading import cancel
+from streaming.health import TradingClock
 
 _BATCH = 50
 
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 
 class Backfill:
     """Fetches what `store` lacks for `symbols`. `needs`: frame -> how many bars a symbol must have had, in the order in
-    which they are wanted; `n_bars`: how many are asked for, as far as an endpoint gives them. `clock`: UTC ns."""
+    which they are wanted; `n_bars`: how many are asked for, as far as an endpoint gives them. `clock`: UTC ns;
+    `trades`: whether the market trades then."""
 
     def __init__(
         self,
@@ -49,7 +51,9 @@ class Backfill:
         urls: Mapping[str, str],
         clock: Callable[[], int],
         say: Callable[[str], None],
+        trades: Callable[[int], bool] = lambda now: False,
     ) -> None:
+        self._trades = trades
         self._store, self._symbols, self._needs, self._n_bars = store, list(symbols), dict(needs), n_bars
         self._urls, self._clock, self._say = urls, clock, say
         self._path = store.root / "backfill.json"
@@ -72,9 +76,14 @@ class Backfill:
         return [symbol for symbol in short if asked.get(symbol) != today]
 
     async def at_start(self, seconds: float) -> None:
-        """Fetch for so long, up to the newest bar that has ended; 0: nothing, now and later."""
+        """Fetch for so long, up to the newest bar that has ended; 0: nothing, now and later.
+
+        While the market trades, quotes do not wait: then all of it comes beside the service.
+        """
         if seconds == 0:
             self._needs.clear()
+        if self._trades(self._clock()):
+            return
         end = time.monotonic() + seconds
         await self.run(upto=self._clock, until=lambda: time.monotonic() >= end)
         if self.stored:
@@ -152,8 +161,16 @@ def open_backfill(
     say: Callable[[str], None],
 ) -> Backfill:
     """What fetches the bars that `scans` lack of `symbols`."""
-    needs = wanted_frames(scans, history_bars)
-    return Backfill(store, symbols, needs, n_bars=history_bars, urls=settings.feed.urls, clock=clock, say=say)
+    return Backfill(
+        store,
+        symbols,
+        wanted_frames(scans, history_bars),
+        n_bars=history_bars,
+        urls=settings.feed.urls,
+        clock=clock,
+        say=say,
+        trades=TradingClock(TradingCalendar(settings.calendar_overlay).is_session).trades,
+    )
 
 
 def lacking_bars(store: BarStore, frame: str, bars: pa.Table, upto: int) -> pa.Table:

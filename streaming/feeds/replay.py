@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from data.calendar import MINUTE, bar_ends, local_day
 from data.settings import Settings
+from streaming.gaps import losses_of, to_metadata
 from streaming.recordings import Recording, open_recording
 
 NAME = "replay"
@@ -23,7 +24,7 @@ class ReplayFeed:
 
     `interval_s`: wall seconds that a market minute takes, 0 for as fast as it is read. `after` (UTC ns): go on behind
     this bar end; in the midst of a session the first frame is then each symbol's newest quote up to there, from which
-    totals are counted. Frames are stamped anew: provider, sequence, time of receipt.
+    totals are counted. Frames are stamped anew: provider, sequence, time of receipt; what was lost before them stays.
     """
 
     name = NAME
@@ -63,7 +64,7 @@ class ReplayFeed:
                     return
                 seq += 1
                 about = {"provider": NAME, "seq": str(seq), "received_ns": str(self._clock())}
-                yield batch.replace_schema_metadata(about)
+                yield batch.replace_schema_metadata(about | to_metadata(losses_of(batch)))
         finally:
             # A generator that a thread is in cannot be left behind: it ends, and what it read is dropped.
             with suppress(asyncio.CancelledError):

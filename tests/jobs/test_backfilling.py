@@ -143,3 +143,37 @@ def test_bars_that_lack_trades_are_revised(store: BarStore, fetch: Fetch) -> Non
 def test_bars_after_the_bound_are_not_taken(store: BarStore) -> None:
     bars: Any = part(TRADED[:1], slice(0, 240))
     assert lacking_bars(store, "1m", bars, int(ENDS[9])).num_rows <= 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "trading", "now", "later"), [(60, False, 30, 0), (60, True, 0, 30), (0, False, 0, 0)]
+)
+def test_while_the_market_trades_quotes_do_not_wait(
+    store: BarStore, monkeypatch: pytest.MonkeyPatch, seconds: float, trading: bool, now: int, later: int
+) -> None:
+    monkeypatch.setattr(backfilling, "sources_of", quick_sources)
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    async def run() -> None:
+        async with FakeTencentKlines(DAYS, [FIRST]) as fake:
+            backfill = Backfill(
+                store,
+                MARKET.symbols,
+                {"1m": 100},
+                n_bars=250,
+                urls={"tencent_kline": fake.url},
+                clock=lambda: EVENING + DAY,
+                say=lambda text: None,
+                trades=lambda at: trading,
+            )
+            await backfill.at_start(seconds)
+            assert len(fake.asked) == now
+            backfill.go_on()
+            assert backfill._going_on is not None
+            await asyncio.wait_for(backfill._going_on, 10)
+            assert len(fake.asked) == now + later
+            await backfill.close()
+        if now or later:
+            stored_equals(store, MARKET.bars("1m", FIRST))
+
+    asyncio.run(run())

@@ -127,7 +127,9 @@ class FakeFailing(FakeSina):
             self.day.step()
 
 
-def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(run: Run, store: BarStore) -> None:
+def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(
+    run: Run, store: BarStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     day = FakeDay(MARKET, LIVE, minutes=6)
     town = FakeTown(day, sina=FakeFailing(day, follow=True), tencent=FakeTencent(day, follow=True))
     lines = run(town, "--intervals", "5", sleep=lambda _: asyncio.sleep(0.01))
@@ -145,6 +147,14 @@ def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(run: Run
 
     whole, clean = plain(bars.filter(pc.invert(incomplete))), plain(MARKET.bars("1m", LIVE))
     assert whole == {key: clean[key] for key in whole}
+
+    rules = str(tmp_path / "rules.yaml")
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", "--verify", "--json", "--store", str(store.root), "--strategies", rules, "--engine", "talib"])
+    said = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, said["differences"]) == (0, [])  # what was lost is on the tape, too
+    assert said["1m_bars_stored"] == said["1m_bars_replayed"] > 80
+    assert said["signals_stored"] == said["signals_replayed"] > 10
 
 
 def test_on_an_empty_store_the_vendors_list_says_who_is_watched(run: Run, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Replays: what was recorded comes again, and folds into the bars that it was, or that it was made of."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from data.store import BarStore
 from streaming.bars import MarketBars
 from streaming.feeds import find_feed
 from streaming.feeds.replay import ReplayFeed, open_feed
+from streaming.gaps import Loss, losses_of, to_metadata
 from streaming.recordings import open_recording, read_ticks
 from streaming.tape import Tape
 
@@ -207,3 +209,20 @@ def test_an_empty_file_of_ticks_is_an_empty_recording(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("symbol,quote_time,last,volume\nx,y,z,u\n")
     assert read_ticks(tmp_path / "a.csv").num_rows == 0
     assert list(open_recording(tmp_path / "a.csv", "1m").batches()) == []
+
+
+def test_what_was_lost_before_a_frame_stays_with_it() -> None:
+    lost = to_metadata([Loss(1, 2, ("600519.SH",))])
+
+    class Gappy:
+        def symbols(self) -> list[str]:
+            return list(MARKET.symbols)
+
+        def batches(self) -> Iterator[pa.RecordBatch]:
+            first, second = islice(MARKET.snapshots(DAY), 2)
+            yield first
+            yield second.replace_schema_metadata(lost)
+
+    first, second = read_all(ReplayFeed(Gappy(), interval_s=0))
+    assert losses_of(first) == []
+    assert losses_of(second) == [Loss(1, 2, ("600519.SH",))]
