@@ -15,13 +15,14 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from streaming.bus import BusStats, Listening
 from streaming.ports import Policy
-from streaming.redis_link import RedisLink
+from streaming.redis_link import RedisLink, RefusalError
 from streaming.redis_reader import RedisQueue
 from streaming.redis_wire import (
     ADD,
@@ -202,7 +203,8 @@ class RedisBus(Listening[RedisQueue]):
                 continue
             await self._link.do("HDEL", self._keys.readers, reader.group)
             for kind in reader.kinds:
-                await self._link.do("XGROUP", "DESTROY", self._keys.stream(kind), reader.group)
+                with suppress(RefusalError):  # there is nothing to destroy
+                    await self._link.do("XGROUP", "DESTROY", self._keys.stream(kind), reader.group)
 
     async def _watch(self) -> None:
         """See now and then that Redis still has what is not acknowledged, also when nothing is published."""

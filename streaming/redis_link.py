@@ -126,7 +126,12 @@ class RedisLink:
 
 
 class RefusalError(BusError):
-    """Redis has refused a command; the message has its words."""
+    """Redis has refused a command; the message has its words. `forgotten`: it does not know the stream or the group."""
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether Redis does not know, or not any more, what was asked for."""
+        return any(word in str(self) for word in ("NOGROUP", "UNBLOCKED", "requires the key to exist"))
 
 
 def masked(url: str) -> str:

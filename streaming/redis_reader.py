@@ -162,7 +162,11 @@ class RedisQueue:
         for kind, group in groups.items():
             self._at[kind] = group.delivered
             if group.pending:
-                await self._claim(kind, group)
+                try:
+                    await self._claim(kind, group)
+                except RefusalError as refused:
+                    if not refused.forgotten:
+                        raise
         return True
 
     async def _claim(self, kind: str, group: Group) -> None:
@@ -218,7 +222,7 @@ class RedisQueue:
         try:
             answer = await self._link.do(*command, "STREAMS", *map(self._keys.stream, ids), *ids.values())
         except RefusalError as refused:
-            if "NOGROUP" not in str(refused) and "UNBLOCKED" not in str(refused):
+            if not refused.forgotten:
                 raise
             # Redis has forgotten the group, or somebody took this reader for dead: it goes on where it was.
             await enter(self._link, self._keys, self._reader, self._at)

@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import pyarrow as pa
 
@@ -200,14 +201,17 @@ def from_ipc(payload: bytes) -> pa.RecordBatch:
 
 def identity(batch: pa.RecordBatch) -> str:
     """What is the same for two copies of one event, also where its publisher made them in two runs: of ticks provider,
-    sequence and receipt (sequences begin anew with each run), of closed bars frame, end and revision. Empty where a
-    batch says nothing of the kind: signals are known by their ids, and an open bar may be looked at twice."""
+    sequence and receipt (sequences begin anew with each run), of closed bars frame and end, of changes to them the
+    rows. Empty where a batch says nothing of the kind: signals are known by their ids, and an open bar may be looked at
+    twice."""
     about = batch.schema.metadata or {}
     if about.get(b"developing", b"0") == b"1":
         return ""
     for names in ((b"provider", b"seq", b"received_ns"), (b"frame", b"bar_end", b"revision")):
         if all(name in about for name in names):
-            return "/".join(about[name].decode() for name in names)
+            name = "/".join(about[name].decode() for name in names)
+            changed = about.get(b"revision", b"0") != b"0"
+            return f"{name}/{crc32(to_ipc(batch.replace_schema_metadata(None)))}" if changed else name
     return ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.calendar import bar_ends, local_day
+from data.errors import UsageError
 from data.schema import FRAMES
 from data.signal import Signal, to_table
 from data.store import BarStore
@@ -126,7 +127,7 @@ class Scanning:
         """Until `stop` is called, the bus is closed, or enough intervals have closed."""
         async for event in self._bars:
             about = event.batch.schema.metadata
-            frame, bar_end = self._frames[about[b"frame"].decode()], int(about[b"bar_end"])
+            frame, bar_end = self._frame(about[b"frame"].decode()), int(about[b"bar_end"])
             await self._open_session(local_day(np.array([bar_end]))[0])
             self._change_engine()
             if about[b"developing"] == b"1":
@@ -150,6 +151,14 @@ class Scanning:
     async def stop(self) -> None:
         """End when what has been published by now is scanned."""
         self._bars.close()
+
+    def _frame(self, name: str) -> _Frame:
+        if name not in self._frames:
+            raise UsageError(
+                f"{name} bars come from the feed, and no strategy here is for them; here are {', '.join(self._frames)}."
+                " Give --role feed and --role scan the same --strategies, --frame and --developing"
+            )
+        return self._frames[name]
 
     async def _close(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
         """Store the bars of a closed interval, and scan them at once."""

@@ -175,11 +175,13 @@ def test_the_same_event_from_two_publishers_is_one(redis_server: Any) -> None:
                 await publisher.publish(bar_topic("1m"), batch(2, frame="1m", bar_end=5, revision=0))
                 await publisher.publish(bar_topic("5m"), batch(3, frame="5m", bar_end=5, revision=0))
                 await publisher.publish(bar_topic("1m"), batch(4))
+                await publisher.publish(bar_topic("1d"), batch(7, frame="1d", bar_end=9, revision=0, developing=1))
             await one.publish(tick_topic(), batch(5, provider="sina", seq=7, received_ns=2))
-            await one.publish(bar_topic("1m"), batch(6, frame="1m", bar_end=5, revision=1))
-            await until(lambda: reader.stats().received == 7)
-            assert sorted(await take(reader, 7)) == [1, 2, 3, 4, 4, 5, 6]
-            assert reader.stats().duplicates == 3
+            for publisher, n in ((one, 6), (two, 6), (two, 8)):
+                await publisher.publish(bar_topic("1m"), batch(n, frame="1m", bar_end=5, revision=1))
+            await until(lambda: reader.stats().received == 10)
+            assert sorted(await take(reader, 10)) == [1, 2, 3, 4, 4, 5, 6, 7, 7, 8]
+            assert reader.stats().duplicates == 4
 
     asyncio.run(run())
 
@@ -246,6 +248,25 @@ def test_a_subscription_whose_process_died_stops_nobody(redis_server: Any, monke
             await asyncio.wait_for(feed.publish(SIGNALS, batch(2)), 5)
             await feed.publish(SIGNALS, batch(3))
             assert feed.stats().unheard == {SIGNALS: 1}
+
+    asyncio.run(run())
+
+
+def test_who_is_told_to_end_waits_for_nobody(redis_server: Any) -> None:
+    async def run() -> None:
+        feed = await RedisBus.connect(redis_server.url, backlog=1)
+        await feed.expect("market.bar.*", name="scan")
+        await feed.publish(bar_topic("1m"), batch(1))
+        stuck = asyncio.create_task(feed.publish(bar_topic("1m"), batch(2)))
+        await asyncio.sleep(0.05)
+        assert not stuck.done()
+        feed.release()
+        await asyncio.wait_for(stuck, 5)
+        assert await feed._link.do("XLEN", "mystocks:market:market.bar") == 2
+        redis_server.stop()
+        with pytest.raises(BusError, match="is away, and is not waited for any more"):
+            await asyncio.wait_for(feed.publish(bar_topic("1m"), batch(3)), 5)
+        await asyncio.wait_for(feed.close(), 10)
 
     asyncio.run(run())
 
