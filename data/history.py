@@ -173,7 +173,7 @@ class SignalHistory:
 
     def last_bar_ends(self, before: int, *, after: int | None = None) -> dict[tuple[str, str, str, str], int]:
         """(strategy, symbol, action, frame) -> the newest bar end (UTC ns) before `before` at which it fired,
-        on a closed bar.
+        on a closed bar, and was not revoked.
 
         For cooldowns after a restart. Reads six columns of every file between the bounds, so its cost grows with the
         history unless `after` (excluded) bounds it.
@@ -184,8 +184,12 @@ class SignalHistory:
             files = [f for f in self._files() if f.first < before and (after is None or f.last > after)]
             if not files:
                 return None
-            table = pa.concat_tables([self._read(f.path, [*keys, "bar_end", "developing"]) for f in files])
+            table = pa.concat_tables([self._read(f.path, [*keys, "bar_end", "developing", "revokes"]) for f in files])
             condition = (pc.field("bar_end") < _time(before)) & ~pc.field("developing")
+            if len(revoked := table["revokes"].drop_null().unique()):
+                ids = pa.concat_tables([self._read(f.path, ["id"]) for f in files])["id"]
+                taken_back = pc.or_(pc.is_in(ids, revoked), pc.is_valid(table["revokes"]))
+                table = table.filter(pc.invert(taken_back))
             if after is not None:
                 condition &= pc.field("bar_end") > _time(after)
             return table.filter(condition).group_by(keys).aggregate([("bar_end", "max")])

@@ -5,7 +5,7 @@
     STORE/names/...                          the names of symbols by session
     STORE/after_hours/...                    what was traded at fixed prices after a session's close
 
-A closed interval is one file, a micro-batch; `compact` turns the micro-batches of a month into one. The name says
+A closed interval is one file, a micro-batch; `compact` turns the micro-batches of a day into one. The name says
 which bar ends a file spans, so a reader opens only what it needs; the hash of the content makes appending twice the
 same file. There is no manifest to fall out of step: the files that are there are the truth. A compacted file names in
 its metadata the files it replaces, and readers leave those out, so that a crash between writing it and deleting them
@@ -183,7 +183,10 @@ class BarStore:
         return Panel.from_table(table, frame, symbols)
 
     def compact(self, frame: str, *, adjusted: str | None = None) -> int:
-        """Turn the micro-batches of each month into one sorted file; returns how many files went. Readers may go on."""
+        """Turn the micro-batches of each day into one sorted file; returns how many files went. Readers may go on.
+
+        Daily bars: those of each month. So memory holds a session's bars at most.
+        """
         folder = self._folder(frame, adjusted)
         if not folder.is_dir():
             return 0
@@ -191,7 +194,7 @@ class BarStore:
         kept = self.files(frame, adjusted=adjusted)
         names = {file.path.name for file in kept}
         gone = [path for path in folder.iterdir() if _NAME.match(path.name) and path.name not in names]
-        for group in _by_month(kept):
+        for group in _together(kept, frame):
             if len(group) < 2:
                 continue
             table = _sorted(_read(group, None, None, None, None, None, read_file).select(STORED.names))
@@ -349,14 +352,15 @@ def _replaces(path: Path) -> list[str]:
     return list(json.loads(metadata.get(b"replaces", b"[]")))
 
 
-def _by_month(files: Iterable[BarFile]) -> list[list[BarFile]]:
-    """Files that lie within one month, by month; a file that spans several is left as it is."""
-    months: dict[str, list[BarFile]] = {}
+def _together(files: Iterable[BarFile], frame: str) -> list[list[BarFile]]:
+    """Files that lie within one day, of daily bars within one month; a file that spans several is left as it is."""
+    known = len("20250523") if frame != "1d" else len("202505")
+    periods: dict[str, list[BarFile]] = {}
     for file in files:
-        first, last = _stamp(file.first)[:6], _stamp(file.last)[:6]
+        first, last = _stamp(file.first)[:known], _stamp(file.last)[:known]
         if first == last:
-            months.setdefault(first, []).append(file)
-    return list(months.values())
+            periods.setdefault(first, []).append(file)
+    return list(periods.values())
 
 
 def _sorted(table: pa.Table) -> pa.Table:

@@ -15,12 +15,13 @@ from data.store import BarStore
 from data.symbols import kind
 from jobs.metering import meter
 from jobs.readiness import Coverage, Readiness
+from jobs.revising import Key, Revised, Stamps, key_of, standing
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
 from scanner.market import ScanResult, merge, to_signals
 from scanner.resident import ShardTask, split
-from scanner.scan import make_plan
+from scanner.scan import ShardAnswer, make_plan
 
 log = logging.getLogger(__name__)
 
@@ -94,28 +95,7 @@ class MarketScan:
         What fires on developing bars keeps no closed one silent.
         """
         start = time.perf_counter()
-        self._trace += 1
-        factors = FactorStore(self.store.root).imported
-        tasks = [
-            ShardTask(
-                str(self.store.root),
-                self.frame,
-                self.adjusted,
-                shard,
-                origin,
-                bar_end,
-                self.engine.name,
-                self.plan,
-                previous,
-                batch,
-                self._trace,
-                self._revision,
-                developing,
-                factors,
-            )
-            for shard in self.shards
-        ]
-        answers = self.cluster.run(tasks, deadline_s=self.deadline_s)
+        answers = self._ask(self.shards, bar_end, origin, previous=previous, batch=batch, once=developing)
         result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
         coverage = None
         if self.ready is not None:
@@ -139,16 +119,100 @@ class MarketScan:
             bar_closed_ns=bar_closed_ns,
             scanned_ns=time.time_ns(),
         )
-        published = tuple(signals if self.history is None else self.history.append(signals))
+        fresh = signals if batch is not None else self._not_revised(signals, bar_end)
+        published = tuple(fresh if self.history is None else self.history.append(fresh))
         meter(result, published)
         if self._last_fired is not None and not developing:
             for signal in signals:
                 self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end
         return Scanned(result, tuple(signals), published, silent, origin, coverage)
 
-    def revise(self, batch: pa.RecordBatch, bar_end: int) -> None:
-        """Bars of `bar_end` have changed in the store: shards read theirs again before the next scan."""
+    def revise(
+        self,
+        batch: pa.RecordBatch,
+        bar_end: int,
+        *,
+        origin: int,
+        quote_ns: int = 0,
+        received_ns: int = 0,
+        bar_closed_ns: int = 0,
+    ) -> Scanned:
+        """Look again at closed bars of `bar_end`, of which the store now has the revisions in `batch`.
+
+        What fires there and did not is published with the revision's number; what fired and does no more is revoked, by
+        a signal that names the first one's id. Shards read their bars again before the next scan.
+        """
+        start = time.perf_counter()
         self._revision = time.time_ns()
+        revised = Revised.of(batch)
+        everybody = tuple(symbol for shard in self.shards for symbol in shard)
+        # Who ranks, or a strategy that sees the whole market, may be moved by anybody's bar.
+        seen = everybody if self.plan.candidates else tuple(sorted(revised.numbers.keys() & set(everybody)))
+        shards = [seen] if seen and origin <= bar_end else []
+        answers = self._ask(shards, bar_end, origin, once=True)
+        result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
+        if self.ready is not None:
+            result = replace(result, hits=self.ready.only_ready(result.hits)[0])
+        result = replace(result, elapsed_s=time.perf_counter() - start)
+        stamps = Stamps(quote_ns, received_ns, bar_closed_ns, time.time_ns())
+        fired = self._fired(bar_end)
+        signals, silent = to_signals(
+            result, self.strategies, fired, origin=origin, names=self.names, **stamps._asdict()
+        )
+        versions = {strategy.name: strategy.version for strategy in self.strategies}
+        told = revised.compare(result, signals, self._standing(bar_end, seen), versions, stamps)
+        published = tuple(told if self.history is None else self.history.append(told))
+        meter(result, published)
+        self._last_fired = None  # read again: what was revoked keeps nothing silent
+        return Scanned(result, tuple(signals), published, silent, origin)
+
+    def _ask(
+        self,
+        shards: Sequence[tuple[str, ...]],
+        bar_end: int,
+        origin: int,
+        *,
+        previous: int | None = None,
+        batch: pa.Table | pa.RecordBatch | None = None,
+        once: bool,
+    ) -> list[ShardAnswer]:
+        self._trace += 1
+        factors = FactorStore(self.store.root).imported
+        tasks = [
+            ShardTask(
+                str(self.store.root),
+                self.frame,
+                self.adjusted,
+                shard,
+                origin,
+                bar_end,
+                self.engine.name,
+                self.plan,
+                previous,
+                batch,
+                self._trace,
+                self._revision,
+                once,
+                factors,
+            )
+            for shard in shards
+        ]
+        return list(self.cluster.run(tasks, deadline_s=self.deadline_s)) if tasks else []
+
+    def _standing(self, bar_end: int, symbols: Sequence[str] | None = None) -> dict[Key, Signal]:
+        """What was published for closed bars of `bar_end` and has not been revoked."""
+        if self.history is None:
+            return {}
+        return standing(
+            self.history.query(
+                after=bar_end - 1, upto=bar_end, frames=[self.frame], symbols=symbols, newest_first=False
+            )
+        )
+
+    def _not_revised(self, signals: list[Signal], bar_end: int) -> list[Signal]:
+        """Of what stored bars fire, all but what one of their revisions has fired already."""
+        known = {key for key, signal in self._standing(bar_end).items() if signal.revision} if signals else set()
+        return [signal for signal in signals if key_of(signal) not in known]
 
     def refresh_names(self) -> None:
         """Read the names of symbols again, as at a session's open, and count who is ready."""

@@ -18,13 +18,15 @@ def local_time(ns: int) -> str:
 
 
 def tags(signal: Signal) -> str:
-    """What stands beside a signal: at its limit, of a bar still open."""
+    """What stands beside a signal: at its limit, of a bar still open, of a revised one, taken back."""
     words = [
         word
         for word, met in (
             ("涨停", signal.at_limit_up),
             ("跌停", signal.at_limit_down),
             ("developing", signal.developing),
+            (f"revision {signal.revision}", signal.revision > 0),
+            ("revoked", signal.revokes is not None),
         )
         if met
     ]

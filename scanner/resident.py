@@ -65,8 +65,8 @@ class ShardTask:
     trace: int = 0
     revision: int = 0
     """Another one than before where stored bars have changed, not only come."""
-    developing: bool = False
-    """Whether the bars of `batch` are still open: nothing of them is kept, and another scan of them may follow."""
+    once: bool = False
+    """Whether nothing of what is read is kept: for bars that are still open, and for a look back at older ones."""
     factors: str = ""
     """Which imported factors count: `FactorStore.imported`."""
 
@@ -78,7 +78,7 @@ class ShardTask:
     def __reduce__(self) -> tuple[Any, ...]:
         lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan, self.factors)
         bars = None if self.batch is None else _to_ipc(self.batch.select(COLUMNS))
-        changing = self.origin, self.bar_end, self.previous, bars, self.trace, self.revision, self.developing
+        changing = self.origin, self.bar_end, self.previous, bars, self.trace, self.revision, self.once
         return _task, (lasting, *changing)
 
 
@@ -101,11 +101,11 @@ def _task(
     bars: bytes | None,
     trace: int,
     revision: int,
-    developing: bool,
+    once: bool,
 ) -> ShardTask:
     batch = None if bars is None else pa.ipc.open_stream(bars).read_all()
     root, frame, adjusted, symbols, engine, plan, factors = _unpickled(lasting)
-    about = (trace, revision, developing, factors)
+    about = (trace, revision, once, factors)
     return ShardTask(root, frame, adjusted, symbols, origin, bar_end, engine, plan, previous, batch, *about)
 
 
@@ -266,10 +266,10 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
     `ahead`: what reads the store's files, where the shard is the market and its files are being read already.
     """
     with _lock:
-        resident = None if task.developing else _residents.get(task.key)
+        resident = None if task.once else _residents.get(task.key)
         if resident is None or not _bring_upto(resident, task):
             resident = _read(task, ahead)
-        if not task.developing:
+        if not task.once:
             _residents[task.key] = resident
             _residents.move_to_end(task.key)
             while len(_residents) > MOST:

@@ -1,6 +1,7 @@
 """Scanning: `market.bar.{frame}` -> store and scan -> history -> `signal.alert`."""
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ class Interval:
     clients: int
     developing: bool = False
     """Whether its bars were still open."""
+    revision: int = 0
+    """Which changes to its closed bars these are; 0: they have closed."""
 
     @property
     def signals(self) -> Sequence[Signal]:
@@ -178,10 +181,11 @@ class Scanning:
             await self._scan(frame, batch, bar_end, developing=True)
 
     async def _revise(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
-        """Store changes to closed bars; the frame's scans see them from the next one on."""
+        """Store changes to closed bars, and say what they change in what had fired."""
         fresh = await asyncio.to_thread(self._keep_changes, frame.name, batch, bar_end)
         if fresh and frame.scan is not None:
-            frame.scan.revise(batch, bar_end)
+            number = int(batch.schema.metadata[b"revision"])
+            await self._told(frame, batch, bar_end, functools.partial(frame.scan.revise, batch), revision=number)
 
     def _keep_changes(self, frame: str, batch: pa.RecordBatch, bar_end: int) -> bool:
         """Store changes to closed bars; whether they were not stored yet."""
@@ -197,16 +201,27 @@ class Scanning:
     ) -> None:
         """Scan a micro-batch; without one, what is stored."""
         assert frame.scan is not None
+        scan = functools.partial(frame.scan.scan, batch=batch, previous=frame.last, developing=developing)
+        await self._told(frame, batch, bar_end, scan, developing=developing)
+
+    async def _told(
+        self,
+        frame: _Frame,
+        batch: pa.RecordBatch | None,
+        bar_end: int,
+        scan: Callable[..., Scanned],
+        *,
+        developing: bool = False,
+        revision: int = 0,
+    ) -> None:
+        """Scan, publish what is new, and report it."""
         start = time.perf_counter()
         about = {} if batch is None else batch.schema.metadata
         received_ns = int(about.get(b"received_ns", b"0"))
         scanned = await asyncio.to_thread(
-            frame.scan.scan,
-            bar_end,
+            scan,
+            bar_end=bar_end,
             origin=frame.origin,
-            batch=batch,
-            previous=frame.last,
-            developing=developing,
             received_ns=received_ns,
             bar_closed_ns=int(about.get(b"closed_ns", b"0")),
             quote_ns=int(about.get(b"quote_ns", b"0")),
@@ -216,10 +231,10 @@ class Scanning:
         latency = (done - received_ns) / 1e6 if received_ns else (time.perf_counter() - start) * 1e3
         kept = self.kept
         kept.signals += len(scanned.published)
-        if not developing:
+        if not developing and not revision:
             kept.intervals += batch is not None and frame.name == self._counted
             kept.last_bar_end = max(kept.last_bar_end or 0, bar_end)
-        if batch is not None:
+        if batch is not None and not revision:
             kept.latencies_ms.append(latency)
         self._on_interval(
             Interval(
@@ -233,6 +248,7 @@ class Scanning:
                 latency,
                 0 if self._serving is None else self._serving.server.clients,
                 developing,
+                revision,
             )
         )
 

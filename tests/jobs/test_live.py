@@ -17,7 +17,7 @@ from data.schema import TICK
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.live import LiveService
-from jobs.scanning import MarketScan
+from jobs.scanning import MarketScan, Scanned
 from jobs.simulated import make_history
 from jobs.stages import feeding
 from jobs.stages.feeding import Feeding
@@ -266,9 +266,9 @@ def test_bars_that_come_again_are_left_out_and_revisions_are_stored_and_seen(
     revised: list[int] = []
     revise = MarketScan.revise
 
-    def counted(scan: MarketScan, batch: pa.RecordBatch, bar_end: int) -> None:
+    def counted(scan: MarketScan, batch: pa.RecordBatch, bar_end: int, **about: int) -> Scanned:
         revised.append(bar_end)
-        revise(scan, batch, bar_end)
+        return revise(scan, batch, bar_end, **about)
 
     monkeypatch.setattr(MarketScan, "revise", counted)
     made, revision = late_day(store)
@@ -293,12 +293,17 @@ def test_bars_that_come_again_are_left_out_and_revisions_are_stored_and_seen(
         await stage.run()
 
     asyncio.run(deliver([made[0], *made[:3], *made[1:4], made[3]]))
-    assert [interval.bar_end for interval in intervals] == [at("14:51:00"), at("14:52:00"), at("14:53:00")]
+    assert [(interval.bar_end, interval.revision) for interval in intervals] == [
+        (at("14:51:00"), 0),
+        (at("14:52:00"), 0),
+        (at("14:52:00"), 1),
+        (at("14:53:00"), 0),
+    ]
     store.compact("1m")
     files = store.files("1m")
     asyncio.run(deliver(made))
     assert store.files("1m") == files
-    assert len(intervals) == 3
+    assert len(intervals) == 4
     assert revised == [at("14:52:00")]
     symbol, high = revision["symbol"][0].as_py(), revision["high"][0].as_py()
     assert store.panel("1m", after=at("14:51:00"), symbols=[symbol])["high"][0, 0] == high
