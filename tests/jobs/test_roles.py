@@ -1,6 +1,7 @@
 """Roles: who may run what with which options, and three processes over a real Redis as one."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import pytest
 
 from data.errors import StoreOriginError
 from data.settings import BusSettings, RunSettings, Settings
+from data.signal import Signal
 from data.store import BarStore
 from jobs.cli import main
 from jobs.roles import bus_name, only_one, open_bus
-from streaming.bus import EventBus, bar_topic
+from jobs.screen import JsonScreen, LineScreen
+from streaming.bus import EventBus, bar_topic, tick_topic
 from streaming.ports import SharedBus
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +89,28 @@ def test_no_redis_ends_every_role_with_what_to_do_and_no_password(
     assert "no Redis answers at redis://:***@127.0.0.1:1/0" in said
     assert "Start one (redis-server), correct --bus, or leave it out" in said
     assert "secret" not in said
+
+
+def test_a_feed_says_which_bars_it_handed_over_and_a_server_which_signals(capsys: pytest.CaptureFixture[str]) -> None:
+    end = 1_748_223_060 * 10**9
+    signal = Signal("macd", "v1", "600000.SH", "1m", end, "BUY", 0.8, 10.5, "talib", end, {"a": 1.5}, name="浦发")
+    bars = pa.record_batch({"symbol": ["600000.SH", "600519.SH"]})
+    for screen in (LineScreen(), JsonScreen()):
+        for revision, developing in ((0, 0), (2, 0), (0, 1)):
+            about = {"frame": "1m", "bar_end": str(end), "revision": str(revision), "developing": str(developing)}
+            screen.fed(bar_topic("1m"), bars.replace_schema_metadata(about))
+        screen.fed(tick_topic(), bars)
+        screen.served([signal], 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        "2025-05-26 09:31  1m  2 bars",
+        "2025-05-26 09:31  1m  2 bars, revision 2",
+        "2025-05-26 09:31  1m  2 bars, still open",
+        "2025-05-26 09:31  1 signals  3 clients",
+        "  BUY    600000.SH  10.50  macd  浦发",
+    ]
+    assert [json.loads(line).get("bars") for line in lines[5:]] == [2, 2, 2, None]
+    assert json.loads(lines[8])["signals"][0]["symbol"] == "600000.SH"
 
 
 def test_a_store_has_one_feed_and_one_scan(tmp_path: Path) -> None:

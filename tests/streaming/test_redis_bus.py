@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +18,8 @@ from streaming.ports import Event, Policy
 from streaming.redis_bus import RedisBus
 from streaming.redis_link import RedisLink, masked
 from streaming.redis_reader import RedisQueue
+
+ROOT = Path(__file__).parents[2]
 
 
 def batch(number: int, **about: Any) -> pa.RecordBatch:
@@ -297,6 +302,13 @@ def test_a_redis_that_wants_a_password_is_said(redis_server: Any) -> None:
             await link.close()
 
     asyncio.run(run())
+
+
+def test_without_the_package_it_is_said_how_to_get_it() -> None:
+    program = "import sys; sys.modules['redis'] = None; import streaming.redis_bus"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "UsageError: a bus over Redis needs the package redis" in done.stderr
+    assert "pip install 'mystocks-scan[redis]', or leave out --bus" in done.stderr
 
 
 def test_topics_of_no_kind_are_refused(redis_server: Any, caplog: pytest.LogCaptureFixture) -> None:
