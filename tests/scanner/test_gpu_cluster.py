@@ -22,6 +22,7 @@ from scanner import cuda_cluster
 from scanner.cluster import DaskCluster, InlineCluster, engine_for, make_cluster
 from scanner.engines import gpu
 from scanner.engines.base import choose
+from scanner.engines.report import growth
 from scanner.loading import StrategyRegistry, load
 from scanner.market import ScanResult, merge
 from scanner.resident import ShardTask, split
@@ -155,8 +156,8 @@ def test_tasks_go_to_workers_with_a_gpu_and_shards_stay_there(
     assert sorted(n > 0 for n in launches.values()) == [False, True, True]
     assert [reads[address] for address in launches] == [int(n > 0) for n in launches.values()]
     assert all(map(all, used[1:])), "streams stay"
-    # A row of a term that a bar's rules did not get to is not there.
-    assert max(map(max, used[10:])) < 1.05 * max(map(max, used[:10])), "and do not grow"
+    # A row of a term that a bar's rules did not get to is not there, and what is garbage may stay for a while.
+    assert [growth(column[1:], max(column) // 20) for column in zip(*used, strict=True)] == [0, 0], "and do not grow"
 
 
 def test_a_killed_worker_is_rebuilt_from_the_store(dask: DaskCluster, registry: StrategyRegistry, tasks: Any) -> None:
