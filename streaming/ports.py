@@ -26,7 +26,8 @@ class Feed(Protocol):
     def frames(self) -> AsyncGenerator[pa.RecordBatch]:
         """The provider's frames as batches of `data.schema.TICK`, until the feed ends or is closed; asked for once.
 
-        Their schema metadata: `provider`, `seq` (counts from 1), `received_ns` (UTC). A slow reader makes the feed
+        Their schema metadata: `provider`, `seq` (counts from 1), `received_ns` (UTC), and where it is known that quotes
+        may be missing before a frame, `lost` (`streaming.gaps`). A slow reader makes the feed
         wait. Raises FeedError where it cannot go on.
         """
         ...

@@ -49,6 +49,7 @@ class Reading:
         self.universe = self.vendor.universe(symbols)
         self.refused: set[str] = set()
         self._memory: dict[bytes, Any] = {}
+        self._place = {code: j for j, code in enumerate(self.universe.codes)}
         self._sure = np.ones(len(self.universe.symbols), dtype=bool)
         """Of whom the newest line could be read, or none has come yet."""
         self.heard: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class Reading:
         self._sure[self._places(absent)] = False
         self._sure[parsed.spoiled[parsed.spoiled >= 0]] = False
         self._sure[parsed.ticks["symbol"].indices.to_numpy()] = True
-        self.heard = tuple(self.universe.symbols[j] for j in asked[self._sure[asked]].tolist())
+        self.heard = tuple(map(self.universe.symbols.__getitem__, asked[self._sure[asked]].tolist()))
         self.traffic.frames += 1
         self.traffic.received_bytes += len(body)
         self.traffic.rows += parsed.ticks.num_rows
@@ -88,7 +89,7 @@ class Reading:
         return parsed.ticks.replace_schema_metadata(about)
 
     def _places(self, codes: Sequence[str]) -> "np.typing.NDArray[np.int64]":
-        return np.array([self.universe.place[code.encode()] for code in codes], dtype=np.int64)
+        return np.fromiter(map(self._place.__getitem__, codes), dtype=np.int64, count=len(codes))
 
     def _absent(self, body: bytes, codes: Sequence[str]) -> list[str]:
         """Of whom an answer has no line."""

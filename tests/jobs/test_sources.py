@@ -1,10 +1,13 @@
 """What a user sees of the feed's providers."""
 
+import asyncio
 import json
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
+from jobs.screen import TableScreen
 from jobs.sources import to_json, to_table
 from streaming.status import ProviderStatus, Status
 
@@ -43,3 +46,25 @@ def test_json_has_the_same() -> None:
     assert (found["served"], found["uncovered"]) == (5490, 10)
     assert found["providers"][0]["reconnects"] == {"mute": 1, "timeout": 3}
     assert found["providers"][0]["said"] == "closed: mute"
+
+
+def test_the_live_table_has_the_providers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+    async def run() -> None:
+        screen = TableScreen()
+        screen.open("1m", "ws://127.0.0.1:8765/ws/signals", None)
+        screen.watch(lambda: STATUS)
+        screen.close()
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+        assert "timeout 3, mute 1" in rendered(screen)
+
+    asyncio.run(run())
+    capsys.readouterr()
+
+
+def rendered(screen: TableScreen) -> str:
+    text = StringIO()
+    Console(file=text, width=160).print(screen._render())
+    return text.getvalue()
