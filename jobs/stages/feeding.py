@@ -68,7 +68,7 @@ class Feeding:
         frames = self.feed.frames() if self._tape is None else taped(self.feed.frames(), self._tape)
         try:
             tail = self._from.quotes()
-            while (batch := await asyncio.to_thread(next, tail, None)) is not None:
+            while not self._stopped and (batch := await asyncio.to_thread(next, tail, None)) is not None:
                 await self._fold(batch)
             async for quotes in _at_least_every(None if self._clock is None else SILENCE_S, frames):
                 if quotes is None:
@@ -96,16 +96,14 @@ class Feeding:
 
     async def _fold(self, ticks: pa.RecordBatch) -> None:
         """Fold ticks, and publish the bars that they close."""
-        if ticks.num_rows == 0:
-            return
         start = time.perf_counter()
-        newest = int(ticks["quote_time"].view(pa.int64()).to_numpy().max())
+        newest = int(ticks["quote_time"].view(pa.int64()).to_numpy().max(initial=0))
         made: list[pa.RecordBatch] = []
         if self._by_receipt:
             received = int(ticks.schema.metadata[b"received_ns"])
             made = self._close_upto(received) if received - self._received >= SILENCE_S * SECOND else []
-            self._received = received
-        if self._bars.session is not None and local_day(np.array([newest]))[0] > self._bars.session:
+            self._received = received if newest else self._received
+        if newest and self._bars.session is not None and local_day(np.array([newest]))[0] > self._bars.session:
             await self._keep_after_hours()
         await self._publish(made + self._bars.add(ticks), start)
         await self._look_when_due()

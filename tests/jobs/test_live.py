@@ -362,21 +362,25 @@ def test_the_mornings_last_bar_is_closed_by_the_clock(store: BarStore, monkeypat
 
 def test_after_a_silence_the_tape_of_a_live_feed_closes_bars_by_their_receipt(store: BarStore) -> None:
     had_run_until(store, f1m="10:00:00", f5m="10:00:00")
-    first, last = quotes("10:00:00", "10:00:57"), quotes("10:01:30", "10:01:30")
+    first, last = quotes("10:00:00", "10:00:57"), quotes("10:01:03", "10:01:03")
     late = last[0].replace_schema_metadata({"received_ns": str(at("10:01:31"))})
 
-    async def bars(**given: Any) -> list[tuple[int, int]]:
+    async def bars(*then: pa.RecordBatch, **given: Any) -> list[tuple[int, int]]:
         bus = EventBus()
         heard = bus.subscribe(bar_topic("*"))
-        await Feeding(store, Scripted([*first, late]), bus, symbols=MARKET.symbols, frames=FRAMES, **given).run()
+        await Feeding(store, Scripted([*first, *then]), bus, symbols=MARKET.symbols, frames=FRAMES, **given).run()
         await bus.close()
         return [
             (int(e.batch.schema.metadata[b"bar_end"]), int(e.batch.schema.metadata[b"received_ns"]))
             async for e in heard
         ]
 
-    assert asyncio.run(bars(by_receipt=True)) == [(at("10:01:00"), at("10:01:31"))]
-    assert len(asyncio.run(bars())) == 1
+    assert asyncio.run(bars(late, by_receipt=True)) == [(at("10:01:00"), at("10:01:31"))]
+    assert asyncio.run(bars(late)) == []
+    said_nothing = [
+        late.slice(0, 0).replace_schema_metadata({"received_ns": str(at(c))}) for c in ("10:01:05", "10:01:08")
+    ]
+    assert asyncio.run(bars(*said_nothing, by_receipt=True)) == [(at("10:01:00"), at("10:01:08"))]
 
 
 def test_trades_after_hours_are_kept_apart(store: BarStore) -> None:
