@@ -77,7 +77,7 @@ def _text(about: Any) -> dict[str, str]:
 
 
 def newest(batch: pa.RecordBatch) -> int:
-    return max(batch["quote_time"].view(pa.int64()).to_pylist())
+    return max(batch["quote_time"].view(pa.int64()).to_pylist(), default=0)
 
 
 def quotes(since: str, until: str = "15:10:00") -> list[pa.RecordBatch]:
