@@ -21,6 +21,7 @@ from data.signal import iso
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs import backfilling
+from jobs.backfilling import Backfill
 from jobs.cli import main
 from jobs.simulated import make_history
 from streaming import manager
@@ -128,7 +129,11 @@ class FakeFailing(FakeSina):
 
 
 def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(
-    run: Run, store: BarStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    store: BarStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     day = FakeDay(MARKET, LIVE, minutes=6)
     town = FakeTown(day, sina=FakeFailing(day, follow=True), tencent=FakeTencent(day, follow=True))
@@ -155,6 +160,23 @@ def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(
     assert (ended.value.code, said["differences"]) == (0, [])  # what was lost is on the tape, too
     assert said["1m_bars_stored"] == said["1m_bars_replayed"] > 80
     assert said["signals_stored"] == said["signals_replayed"] > 10
+
+    monkeypatch.setattr(backfilling, "sources_of", quick_sources)
+    with FakeTown(day, tencent_kline=FakeTencentKlines(day, [LIVE])) as later:
+        evening = int(bar_ends(LIVE, "1d")[0]) + 10**9
+        work = Backfill(
+            *(store, MARKET.symbols, {"1m": 250}),
+            n_bars=250,
+            urls=later.urls,
+            clock=lambda: evening,
+            say=lambda _: None,
+        )
+        asyncio.run(work.run(upto=lambda: evening))
+    # As revisions from a source that saw them, the minutes are the clean run's.
+    stored = store.panel("1m", after=int(bar_ends(LIVE, "1m")[0]) - 1)
+    expected = Panel.from_table(MARKET.bars("1m", LIVE), "1m", stored.symbols)
+    for name in ("open", "high", "low", "close", "volume"):
+        np.testing.assert_array_equal(stored[name], expected[name], err_msg=name)
 
 
 def test_on_an_empty_store_the_vendors_list_says_who_is_watched(run: Run, tmp_path: Path) -> None:
