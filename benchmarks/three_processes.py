@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,10 @@ class World:
         process: BaseProcess | subprocess.Popen[bytes]
         if name == "redis":
             command = ["redis-server", "--port", str(self._redis_port), "--save", "", "--appendonly", "no"]
-            process = subprocess.Popen([*command, "--dir", str(self.folder)], stdout=subprocess.DEVNULL)
+            process = subprocess.Popen([*command, "--dir", str(self.folder)], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            while (line := process.stdout.readline()) and b"eady to accept connections" not in line:
+                pass
         else:
             if name == "subscriber":
                 target: Any = subscribe
@@ -112,6 +116,7 @@ class World:
 
     def kill(self, what: str) -> None:
         """Kill and start again."""
+        self.check()
         self.kills[what] += 1
         names = ("redis", "feed", "scan", "serve") if what == "all" else (what,)
         for name in names:
@@ -125,10 +130,12 @@ class World:
             self._end(name, signal.SIGTERM)
 
     def check(self) -> None:
-        """Raise if one of them has ended by itself."""
-        for name, process in self._running.items():
+        """Raise if one of them has ended by itself; who came just when there was no Redis is started again."""
+        for name, process in list(self._running.items()):
             ended = process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
-            if ended is not None and (name != "calm" or ended):
+            if ended == 1 and self.said(name).rstrip().splitlines()[-1].startswith("Error: no Redis answers"):
+                self.start(name)
+            elif ended is not None and (name != "calm" or ended):
                 raise RuntimeError(f"{name} has ended with {ended}:\n{self.said(name)}")
 
     def said(self, name: str) -> str:
@@ -139,9 +146,12 @@ class World:
     def _end(self, name: str, how: signal.Signals) -> None:
         process = self._running.pop(name)
         assert process.pid is not None
-        os.kill(process.pid, how)
+        with suppress(ProcessLookupError):  # it came when there was no Redis, and said so
+            os.kill(process.pid, how)
         if isinstance(process, subprocess.Popen):
             process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
         else:
             process.join(PATIENCE_S)
             if process.is_alive():
