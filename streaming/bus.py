@@ -70,10 +70,10 @@ class BusStats:
     subscribers: list[SubscriberStats]
 
 
-S = TypeVar("S", bound="Heard")
+S = TypeVar("S", bound="Listened")
 
 
-class Heard(Subscription, Protocol):
+class Listened(Subscription, Protocol):
     """A subscription with a name that counts the errors of its callback."""
 
     name: str

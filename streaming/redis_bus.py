@@ -178,17 +178,16 @@ class RedisBus(Listening[RedisQueue]):
     async def _room(self, out: "_Outgoing", waited_for: Sequence[Reader], lasting: Sequence[Reader]) -> None:
         """Return when none of these has too much unread."""
         start, pause_s = time.monotonic(), 0.002
-        patient = True
-        while self._link.patient and (
-            late := [reader.group for reader in waited_for if out.unread(reader) > reader.limit]
-        ):
-            if patient and time.monotonic() > start + PATIENCE_S:
-                patient = False
-                log.warning(
-                    "publishing on %s waits for %s, who has not read the last %d events: see that it runs",
-                    out.kind, ", ".join(late), out.unread(next(r for r in waited_for if r.group == late[0])),
-                )  # fmt: skip
+        told = False
+        while self._link.patient and (late := [r for r in waited_for if out.unread(r) > r.limit]):
+            if time.monotonic() > max(start, self._swept) + PATIENCE_S:
                 await self._sweep()
+                if not told:
+                    told = True
+                    names, unread = ", ".join(reader.group for reader in late), out.unread(late[0])
+                    log.warning(
+                        "publishing on %s waits for %s, who has %d unread: does it run?", out.kind, names, unread
+                    )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.05)
             await out.look(lasting)

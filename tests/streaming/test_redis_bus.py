@@ -229,7 +229,7 @@ def test_a_lasting_subscription_makes_publishers_wait_also_while_nobody_reads(
         for n in range(3):
             await feed.publish(bar_topic("1m"), batch(n))
         stuck = asyncio.create_task(feed.publish(bar_topic("1m"), batch(3)))
-        await until(lambda: "waits for scan, who has not read the last 4 events" in caplog.text)
+        await until(lambda: "waits for scan, who has 4 unread" in caplog.text)
         assert not stuck.done()
         reader = scan.subscribe("market.bar.*", name="scan")
         assert await take(reader, 4) == [0, 1, 2, 3]
