@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data.store import BarFile, read_file
+from data.bar_files import BarFile
+from data.store import read_file
 
 READERS = 4
 

@@ -1,9 +1,11 @@
 """Files that are there whole or not at all: written aside, synced, renamed, and the folder synced."""
 
+import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,3 +83,27 @@ def _age_s(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def around(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Which of some spans (both ends included) have another one within them: their places, ascending."""
+    order = sorted(range(len(spans)), key=spans.__getitem__)
+
+    def has_one(at: int) -> bool:
+        first, last = spans[order[at]]
+        if at > 0 and spans[order[at - 1]][0] == first:
+            return True  # it begins there too, and ends no later
+        begun = itertools.takewhile(lambda place: spans[place][0] <= last, itertools.islice(order, at + 1, None))
+        return any(spans[place][1] <= last for place in begun)
+
+    return sorted(place for at, place in enumerate(order) if has_one(at))
+
+
+def stamp(ns: int) -> str:
+    """A moment (UTC ns) to the second, as names have it."""
+    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
+
+
+def moment(stamp: str) -> int:
+    """The UTC ns of a name's stamp."""
+    return int(datetime.fromisoformat(f"{stamp}Z").timestamp()) * 10**9

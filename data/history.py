@@ -1,61 +1,35 @@
-"""SignalHistory: every published signal, in Parquet files that are there whole or not at all.
+"""SignalHistory: every published signal, in Parquet files below STORE/signals that are there whole or not at all.
 
-    STORE/signals/20250523T070000-20250523T070000-20250523T070001123456a3f1-1-12.parquet      one appended batch
-    STORE/signals/20250523T013100-20250523T070000-c4f0c2a9b1d3e.parquet                       one compacted day
-
-A name says which bar ends (UTC) a file spans and which epoch and sequence numbers it holds, so a reader opens only
-what it needs. A compacted file names in its metadata the files it replaces, and readers leave those out. A new epoch
-writes in its first file how far the one before it had come, so that who resumes notices a file that went missing.
+An appended batch is a file, and `compact` makes one of those of a day; what their names say is in `data.signal_files`.
+A new epoch writes in its first file how far the one before it had come, so that who resumes notices a file that went
+missing.
 """
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.errors import StoreError
-from data.files import sweep, sync_folder, write_parquet
+from data.files import stamp, sweep, sync_folder, write_parquet
 from data.schema import SIGNAL, TIME
 from data.signal import EARLIER, Signal, completed, to_table
+from data.signal_files import EPOCH, SignalFile, SignalFolder, about, saying, stamps
 
-_SPAN = r"(\d{8}T\d{6})-(\d{8}T\d{6})"
-_EPOCH = r"\d{8}T\d{12}[0-9a-f]{4}"
-_NAME = re.compile(rf"^{_SPAN}-(?:({_EPOCH})-(\d+)-(\d+)|c[0-9a-f]{{12}})\.parquet$")
-_EARLIEST = "00000000T0000000000000000"
-_ABOUT = b"mystocks-scan"
 T = TypeVar("T")
-
-
-class Batch(NamedTuple):
-    """Signals appended together: the sequence numbers `first` to `last` of an epoch."""
-
-    epoch: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class SignalFile:
-    """One file: the bar ends it spans (UTC ns, both included) and the batches it holds."""
-
-    first: int
-    last: int
-    path: Path
-    batches: tuple[Batch, ...]
+_NOWHERE = ("00000000T0000000000000000", 0)
+"""A place before all."""
 
 
 class SignalHistory:
@@ -68,14 +42,14 @@ class SignalHistory:
 
     def __init__(self, root: Path | str, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.root = Path(root)
+        self._folder = SignalFolder(self.root)
         self._clock = clock
-        self._seen: dict[str, dict[str, Any]] = {}
         self._seq = 0
         self.epoch = _epoch_after(self.place()[0], clock())
 
     def place(self) -> tuple[str, int]:
         """(epoch, sequence number) of the newest signal; where there is none, a place before all."""
-        return max(((b.epoch, b.last) for file in self._files() for b in file.batches), default=(_EARLIEST, 0))
+        return self._reading(self._place)
 
     def append(self, signals: Sequence[Signal]) -> list[Signal]:
         """Keep the signals whose id is not yet in the history, and return them as stored: with epoch, sequence number
@@ -89,8 +63,8 @@ class SignalHistory:
             if self._seq == 0:
                 sweep(self.root)
             ends = [signal.bar_end for signal in signals]
-            files = self._files()
-            known = self._ids(files, min(ends), max(ends))
+            # Nobody compacts meanwhile; and what a crash left beside its compacted file has the same ids.
+            known = self._ids(self._folder.listed(), min(ends), max(ends))
             fresh: dict[str, Signal] = {}
             for signal in signals:
                 if (key := signal.id) not in known:
@@ -100,12 +74,12 @@ class SignalHistory:
             now = self._clock()
             stored = [signal.numbered(self.epoch, seq, now) for seq, signal in enumerate(fresh.values(), self._seq + 1)]
             last = stored[-1].seq
-            before = [(b.epoch, b.last) for file in files for b in file.batches if b.epoch < self.epoch]
-            about = {"previous": {self.epoch: max(before)} if before and self._seq == 0 else {}}
+            before = self._place(self.epoch) if self._seq == 0 else _NOWHERE
+            said = {"previous": {self.epoch: before} if before != _NOWHERE else {}}
             ends = [signal.bar_end for signal in stored]
-            path = self.root / f"{_stamps(min(ends), max(ends))}-{self.epoch}-{self._seq + 1}-{last}.parquet"
+            path = self.root / f"{stamps(min(ends), max(ends))}-{self.epoch}-{self._seq + 1}-{last}.parquet"
             try:
-                write_parquet(path, _with(to_table(stored), about))
+                write_parquet(path, saying(to_table(stored), said))
             except BaseException:
                 path.unlink(missing_ok=True)  # it may stand there unsynced: a retry must not take it for kept
                 raise
@@ -146,7 +120,9 @@ class SignalHistory:
 
         def read() -> pa.Table:
             files = [
-                f for f in self._files() if (after is None or f.last > after) and (upto is None or f.first <= upto)
+                f
+                for f in self._folder.files()
+                if (after is None or f.last > after) and (upto is None or f.first <= upto)
             ]
             files.sort(key=lambda file: -file.last if newest_first else file.first)
             table = SIGNAL.empty_table()
@@ -165,7 +141,7 @@ class SignalHistory:
         return self._reading(read)
 
     def since(self, epoch: str, seq: int, limit: int | None = None) -> pa.Table | None:
-        """What was published after (`epoch`, `seq`), in order: all, or whole batches until `limit` rows are reached.
+        """What was published after (`epoch`, `seq`), in order: all, or the first `limit`.
 
         None where the history cannot vouch for it: it does not know that place, or has lost a file.
         """
@@ -181,7 +157,7 @@ class SignalHistory:
         keys = ["strategy", "symbol", "action", "frame"]
 
         def read() -> pa.Table | None:
-            files = [f for f in self._files() if f.first < before and (after is None or f.last > after)]
+            files = [f for f in self._folder.files() if f.first < before and (after is None or f.last > after)]
             if not files:
                 return None
             table = pa.concat_tables([self._read(f.path, [*keys, "bar_end", "developing", "revokes"]) for f in files])
@@ -207,11 +183,12 @@ class SignalHistory:
             return 0
         with self._lock():
             sweep(self.root)
-            kept = self._files()
-            gone = [self.root / name for name in set(self._names()) - {file.path.name for file in kept}]
+            kept = self._folder.files()
+            counted = {file.path for file in kept}
+            gone = [file.path for file in self._folder.listed() if file.path not in counted]
             days: dict[str, list[SignalFile]] = {}
             for file in kept:
-                first, last = (_stamp(end)[:8] for end in (file.first, file.last))
+                first, last = (stamp(end)[:8] for end in (file.first, file.last))
                 if first == last:
                     days.setdefault(first, []).append(file)
             for group in days.values():
@@ -219,27 +196,31 @@ class SignalHistory:
                     continue
                 replaces, previous = set[str](), dict[str, Any]()
                 for file in group:
-                    about = self._about(file.path.name)
-                    replaces |= {file.path.name, *about.get("replaces", [])}
-                    previous |= about.get("previous", {})
+                    said = about(file.path)
+                    replaces |= {file.path.name, *said.get("replaces", [])}
+                    previous |= said.get("previous", {})
                 names = sorted(replaces)
                 table = _sorted(pa.concat_tables([self._read(f.path) for f in group]), "ascending", "epoch", "seq")
-                span = _stamps(min(f.first for f in group), max(f.last for f in group))
+                span = stamps(min(f.first for f in group), max(f.last for f in group))
                 digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
-                write_parquet(
-                    self.root / f"{span}-c{digest}.parquet", _with(table, {"replaces": names, "previous": previous})
-                )
+                path = self.root / f"{span}-c{digest}.parquet"
+                write_parquet(path, saying(table, {"replaces": names, "previous": previous}))
                 gone += [file.path for file in group]
             for path in gone:
                 path.unlink(missing_ok=True)
             sync_folder(self.root)
         return len(gone)
 
+    def _place(self, before: str = "~") -> tuple[str, int]:
+        """(epoch, sequence number) of the newest signal of the epochs before one."""
+        batches = (batch for file in self._folder.files() for batch in self._folder.batches(file))
+        return max(((b.epoch, b.last) for b in batches if b.epoch < before), default=_NOWHERE)
+
     def _since(self, epoch: str, seq: int, limit: int | None) -> pa.Table | None:
-        files = self._files()
-        batches = sorted(batch for file in files for batch in file.batches)
+        held = [(file, self._folder.batches(file)) for file in self._folder.files()]
+        batches = sorted(batch for _, inside in held for batch in inside)
         # An epoch that never appended left no file: its place 0 is known by its order alone.
-        if not re.fullmatch(_EPOCH, epoch) or seq < 0:
+        if not re.fullmatch(EPOCH, epoch) or seq < 0:
             return None
         if seq > 0 and not any(b.epoch == epoch and b.first <= seq <= b.last for b in batches):
             return None
@@ -249,26 +230,25 @@ class SignalHistory:
             if batch.first > reached.get(batch.epoch, 0) + 1:
                 return None
             reached[batch.epoch] = batch.last
-        starting = {b.epoch: file for file in files for b in file.batches if b.first == 1 and b.epoch > epoch}
+        starting = {b.epoch: file for file, inside in held for b in inside if b.first == 1 and b.epoch > epoch}
         for name, file in starting.items():
-            before, end = self._about(file.path.name).get("previous", {}).get(name, ("", 0))
+            before, end = about(file.path).get("previous", {}).get(name, ("", 0))
             if before >= epoch and reached.get(before, 0) < end:
                 return None
+        if not later or limit == 0:
+            return SIGNAL.empty_table()
+        upto = (later[-1].epoch, later[-1].last)
         if limit is not None:
             total = 0
             for number, batch in enumerate(later, 1):
                 total += batch.last - max(batch.first - 1, seq if batch.epoch == epoch else 0)
                 if total >= limit:
-                    later = later[:number]
+                    later, upto = later[:number], (batch.epoch, batch.last - (total - limit))
                     break
-        chosen = set(later)
-        tables = [self._read(file.path) for file in files if chosen.intersection(file.batches)]
-        if not tables:
-            return SIGNAL.empty_table()
+        tables = [self._read(file.path) for file, inside in held if not set(later).isdisjoint(inside)]
         at, number = pc.field("epoch"), pc.field("seq")
-        upto = later[-1]
         condition = (at > epoch) | ((at == epoch) & (number > seq))
-        condition &= (at < upto.epoch) | ((at == upto.epoch) & (number <= upto.last))
+        condition &= (at < upto[0]) | ((at == upto[0]) & (number <= upto[1]))
         return _sorted(pa.concat_tables(tables).filter(condition), "ascending", "epoch", "seq")
 
     def _reading(self, read: Callable[[], T]) -> T:
@@ -279,49 +259,6 @@ class SignalHistory:
             except FileNotFoundError:
                 continue
         raise StoreError(f"files of {self.root} vanish while they are read")
-
-    def _names(self) -> list[str]:
-        """The files of signals. Listed until twice the same: a listing under way while files are replaced may see
-        neither the old ones nor the new one."""
-        before = None
-        while True:
-            try:
-                names = {name for name in os.listdir(self.root) if _file(self.root, name) is not None}
-            except FileNotFoundError:
-                names = set()
-            if names == before:
-                return sorted(names)
-            before = names
-
-    def _files(self) -> list[SignalFile]:
-        """The files that count: those that a compacted file replaces are left out."""
-        found, replaced = [], set[str]()
-        for name in self._names():
-            file = _file(self.root, name)
-            if file is not None and not file.batches:
-                try:
-                    old = self._about(name).get("replaces", [])
-                except FileNotFoundError:
-                    return self._files()  # replaced in its turn
-                replaced |= set(old)
-                inside = [_file(self.root, inner) for inner in old]
-                file = replace(file, batches=tuple(sorted(b for inner in inside if inner for b in inner.batches)))
-            if file is not None:
-                found.append(file)
-        return [file for file in found if file.path.name not in replaced]
-
-    def _about(self, name: str) -> dict[str, Any]:
-        """What a file's metadata say; kept, because files never change."""
-        if name not in self._seen:
-            path = self.root / name
-            try:
-                about = json.loads((pq.read_schema(path).metadata or {}).get(_ABOUT, b"{}"))
-            except FileNotFoundError:
-                raise
-            except (pa.ArrowInvalid, OSError, ValueError) as error:
-                raise StoreError(f"{path}: {error}") from error
-            self._seen[name] = about
-        return self._seen[name]
 
     def _ids(self, files: Iterable[SignalFile], first: int, last: int) -> set[str]:
         """The ids of stored signals whose bar end may lie within [first, last]."""
@@ -361,10 +298,6 @@ def _epoch_after(newest: str, now_ns: int) -> str:
     return stamp + secrets.token_hex(2)
 
 
-def _with(table: pa.Table, about: dict[str, Any]) -> pa.Table:
-    return table.replace_schema_metadata({_ABOUT: json.dumps(about).encode()})
-
-
 def _sorted(table: pa.Table, way: str, *keys: str) -> pa.Table:
     return table.sort_by([(key, way) for key in keys])
 
@@ -375,26 +308,3 @@ def _among(name: str, values: Iterable[str]) -> pc.Expression:
 
 def _time(ns: int) -> pa.Scalar:
     return pa.scalar(ns, pa.int64()).cast(TIME)
-
-
-def _stamp(ns: int) -> str:
-    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
-
-
-def _stamps(first: int, last: int) -> str:
-    """The span of a file in whole seconds, rounded outwards."""
-    return f"{_stamp(first)}-{_stamp(-(-last // 10**9) * 10**9)}"
-
-
-@lru_cache(maxsize=65536)
-def _file(root: Path, name: str) -> SignalFile | None:
-    """What a name says; a compacted file's batches stand in its metadata. None where it is no file of signals."""
-    match = _NAME.match(name)
-    if match is None:
-        return None
-    batches = () if match[3] is None else (Batch(match[3], int(match[4]), int(match[5])),)
-    return SignalFile(_parse(match[1]), _parse(match[2]), root / name, batches)
-
-
-def _parse(stamp: str) -> int:
-    return int(datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()) * 10**9

@@ -31,6 +31,8 @@ from data.simulated_minutes import (
     draw_snapshots,
 )
 
+_RECENT, _LANDMARK = 8, 50
+"""Of the days computed so far are held: this many before the last, and every so many-th."""
 _LOT = 100
 _OPENING = np.array([-5 * MINUTE, 0])
 """From 09:30: when the opening auction's result is shown."""
@@ -42,12 +44,13 @@ _STEPS = np.arange(1, SNAPSHOTS + 1) * 3 * SECOND
 class SimulatedMarket:
     """A market that follows from `n_symbols` and `seed`. Raises UsageError where `n_symbols` is out of bounds.
 
-    Holds the days computed so far and the minutes of the two sessions asked for last; safe to use from several threads.
+    Holds a few of the days computed so far, from which any other follows soon, and the minutes of the two sessions
+    asked for last; safe to use from several threads.
     """
 
     def __init__(self, n_symbols: int = 5000, seed: int = 7) -> None:
         self._listings = make_listings(n_symbols, seed)
-        self._days: list[Day] = []
+        self._days: dict[int, Day] = {}
         # A feed's thread and others may ask for days at once.
         self._turn = Lock()
         self._dictionary = pa.array(self._listings.symbols, pa.string())
@@ -71,9 +74,12 @@ class SimulatedMarket:
         """One session of the whole market, in cents and lots. Raises UsageError where there is no such session."""
         index = _index(session)
         with self._turn:
-            while len(self._days) <= index:
-                self._days.append(next_day(self._listings, self._days[-1] if self._days else None, len(self._days)))
-        return self._days[index]
+            held = max((known for known in self._days if known <= index), default=-1)
+            for later in range(held + 1, index + 1):
+                self._days[later] = next_day(self._listings, self._days.get(later - 1), later)
+                wanted = range(later - _RECENT, later + 1)
+                self._days = {k: day for k, day in self._days.items() if k in wanted or k % _LANDMARK == 0}
+            return self._days[index]
 
     def bars(self, frame: str, *sessions: Session) -> pa.Table:
         """The bars of some sessions (`data.schema.BAR`, by bar end, then symbol), revision 0.

@@ -14,10 +14,8 @@ costs nothing.
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data.bar_files import BarFile, apart, counting, file_name, listed, replaces, together
 from data.errors import FrameError, StoreError, StoreOriginError
 from data.files import sweep, write_parquet, write_text
 from data.panel import Panel
@@ -35,21 +34,9 @@ FORMAT = 1
 KNOWN_AT = pa.field("known_at", TIME, nullable=False, metadata={"unit": "UTC ns: when the row was stored"})
 STORED = BAR.append(KNOWN_AT)
 ADJUSTMENTS = ("qfq", "hfq")
-_NAME = re.compile(r"^(\d{8}T\d{6})-(\d{8}T\d{6})-(c?)([0-9a-f]{12})\.parquet$")
-
 
 ReadFile = Callable[[Path, Sequence[str]], pa.Table]
 """Columns of a Parquet file of bars, in the types of STORED."""
-
-
-@dataclass(frozen=True, order=True)
-class BarFile:
-    """One file of bars: the bar ends it spans (UTC ns, both included) and whether it is a compacted one."""
-
-    first: int
-    last: int
-    path: Path
-    compacted: bool
 
 
 class BarStore:
@@ -107,18 +94,7 @@ class BarStore:
 
     def files(self, frame: str, *, adjusted: str | None = None) -> list[BarFile]:
         """The files that hold a frame's bars, by first bar end; those that a compacted file replaces are left out."""
-        found, replaced = [], set[str]()
-        folder = self._folder(frame, adjusted)
-        if not folder.is_dir():
-            return []
-        for path in folder.iterdir():
-            match = _NAME.match(path.name)
-            if match is None:
-                continue
-            found.append(BarFile(_parse(match[1]), _parse(match[2]), path, bool(match[3])))
-            if match[3]:
-                replaced |= set(_replaces(path))
-        return sorted(file for file in found if file.path.name not in replaced)
+        return counting(listed(self._folder(frame, adjusted)))
 
     def last_bar_end(self, frame: str, *, upto: int | None = None, adjusted: str | None = None) -> int | None:
         """The newest bar end (UTC ns), at or before `upto` if given; None where there is none."""
@@ -130,9 +106,20 @@ class BarStore:
         ends = [end for end in self._bar_ends(astride) if end <= upto]
         return max([*ends, *([whole] if whole is not None else [])], default=None)
 
-    def bar_ends(self, frame: str, *, adjusted: str | None = None) -> list[int]:
-        """Every bar end of a frame (UTC ns), ascending."""
-        return self._bar_ends(self.files(frame, adjusted=adjusted))
+    def bar_ends(
+        self, frame: str, *, upto: int | None = None, newest: int | None = None, adjusted: str | None = None
+    ) -> list[int]:
+        """The bar ends of a frame (UTC ns), ascending: all, those at or before `upto`, and of them the `newest` ones.
+
+        Files that can add nothing to the newest are not opened.
+        """
+        files = [file for file in self.files(frame, adjusted=adjusted) if upto is None or file.first <= upto]
+        ends = list[int]()
+        for group in [files] if newest is None else apart(files):
+            ends = [end for end in self._bar_ends(group) if upto is None or end <= upto] + ends
+            if newest is not None and len(ends) >= newest:
+                return ends[len(ends) - newest :]
+        return ends
 
     def symbols(self, frame: str, *, adjusted: str | None = None) -> list[str]:
         """Every symbol that has a bar of this frame, sorted."""
@@ -191,14 +178,14 @@ class BarStore:
         if not folder.is_dir():
             return 0
         sweep(folder)
-        kept = self.files(frame, adjusted=adjusted)
-        names = {file.path.name for file in kept}
-        gone = [path for path in folder.iterdir() if _NAME.match(path.name) and path.name not in names]
-        for group in _together(kept, frame):
+        files = listed(folder)
+        kept = counting(files)
+        gone = sorted({file.path for file in files} - {file.path for file in kept})
+        for group in together(kept, frame):
             if len(group) < 2:
                 continue
             table = _sorted(_read(group, None, None, None, None, None, read_file).select(STORED.names))
-            replaced = {name for file in group for name in (file.path.name, *_replaces(file.path))}
+            replaced = {name for file in group for name in (file.path.name, *replaces(file.path))}
             table = table.replace_schema_metadata({b"replaces": json.dumps(sorted(replaced)).encode()})
             self._write(table, folder, _digest(table), compacted=True)
             gone += [file.path for file in group]
@@ -275,8 +262,7 @@ class BarStore:
         folder.mkdir(parents=True, exist_ok=True)
         ends = table["bar_end"].cast(pa.int64())
         span = pc.min_max(ends).as_py()
-        mark = "c" if compacted else ""
-        path = folder / f"{_stamp(span['min'])}-{_stamp(span['max'])}-{mark}{digest}.parquet"
+        path = folder / file_name(span["min"], span["max"], digest, compacted=compacted)
         if not path.exists():
             write_parquet(path, table, row_group_size=250_000)
         return path
@@ -341,28 +327,6 @@ def _of_symbols(table: pa.Table, symbols: Sequence[str]) -> pa.Table:
     return table.filter(pa.chunked_array(masks, pa.bool_()))
 
 
-def _replaces(path: Path) -> list[str]:
-    """The names of the files that a compacted file replaces."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except FileNotFoundError:
-        return []
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{path}: {error}") from error
-    return list(json.loads(metadata.get(b"replaces", b"[]")))
-
-
-def _together(files: Iterable[BarFile], frame: str) -> list[list[BarFile]]:
-    """Files that lie within one day, of daily bars within one month; a file that spans several is left as it is."""
-    known = len("20250523") if frame != "1d" else len("202505")
-    periods: dict[str, list[BarFile]] = {}
-    for file in files:
-        first, last = _stamp(file.first)[:known], _stamp(file.last)[:known]
-        if first == last:
-            periods.setdefault(first, []).append(file)
-    return list(periods.values())
-
-
 def _sorted(table: pa.Table) -> pa.Table:
     """By bar end, symbol, revision, with one dictionary of symbols."""
     symbol = table["symbol"].cast(pa.string())
@@ -387,11 +351,3 @@ def _digest(table: pa.Table) -> str:
 
 def _time(ns: int) -> pa.Scalar:
     return pa.scalar(ns, pa.int64()).cast(TIME)
-
-
-def _stamp(ns: int) -> str:
-    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y%m%dT%H%M%S")
-
-
-def _parse(stamp: str) -> int:
-    return int(datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()) * 10**9

@@ -212,7 +212,7 @@ def lacking_bars(store: BarStore, frame: str, bars: pa.Table, upto: int) -> pa.T
 
 def _incomplete(store: BarStore, frame: str, n_bars: int) -> list[str]:
     """Symbols of whose newest `n_bars` bars some lack trades, in their newest revision."""
-    ends = store.bar_ends(frame)[-n_bars:]
+    ends = store.bar_ends(frame, newest=n_bars)
     if not ends:
         return []
     table = store.table(frame, after=ends[0] - 1, columns=["symbol", "bar_end", "revision", "flags"])

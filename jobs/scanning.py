@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -122,9 +122,8 @@ class MarketScan:
         fresh = signals if batch is not None else self._not_revised(signals, bar_end)
         published = tuple(fresh if self.history is None else self.history.append(fresh))
         meter(result, published)
-        if self._last_fired is not None and not developing:
-            for signal in signals:
-                self._last_fired[signal.strategy, signal.symbol, signal.action, signal.frame] = bar_end
+        if not developing:
+            self._remember(signals)
         return Scanned(result, tuple(signals), published, silent, origin, coverage)
 
     def revise(
@@ -163,7 +162,7 @@ class MarketScan:
         told = revised.compare(result, signals, self._standing(bar_end, seen), versions, stamps)
         published = tuple(told if self.history is None else self.history.append(told))
         meter(result, published)
-        self._last_fired = None  # read again: what was revoked keeps nothing silent
+        self._remember(told)
         return Scanned(result, tuple(signals), published, silent, origin)
 
     def _ask(
@@ -225,6 +224,17 @@ class MarketScan:
         self.strategies = [strategy for strategy in self.strategies if strategy.name != name]
         self.plan = make_plan(self.frame, self.strategies, [str(term) for term in self.plan.extra])
 
+    def _remember(self, signals: Iterable[Signal]) -> None:
+        """Keep at which bar strategies last fired."""
+        if (known := self._last_fired) is None:
+            return
+        for signal in signals:
+            if signal.revokes is not None:
+                self._last_fired = None  # read again: it keeps nothing silent, but what fired before it may
+                return
+            key = signal.strategy, signal.symbol, signal.action, signal.frame
+            known[key] = max(known.get(key, 0), signal.bar_end)
+
     def _fired(self, bar_end: int) -> Mapping[tuple[str, str, str, str], int]:
         """When each strategy last fired, read from the history once and then kept."""
         if self.history is None or not any(strategy.cooldown for strategy in self.strategies):
@@ -258,4 +268,4 @@ def origin_of(store: BarStore, frame: str, bar_end: int, bars: int | None, *, ad
     """The first bar end (UTC ns) that indicators see: the store's first, or that of `bars` bar ends up to `bar_end`."""
     if bars is None:
         return min(file.first for file in store.files(frame, adjusted=adjusted))
-    return [end for end in store.bar_ends(frame, adjusted=adjusted) if end <= bar_end][-bars:][0]
+    return store.bar_ends(frame, upto=bar_end, newest=bars, adjusted=adjusted)[0]

@@ -20,6 +20,8 @@ class QuotedFactors:
         self._store, self._frame = store, frame
         self._table = FactorStore(store.root)
         self._day: np.datetime64 | None = None
+        self._closes: dict[str, tuple[int, float]] = {}
+        """Symbols -> the newest bar end (UTC ns) stored before this session, and its close, CNY."""
         self._before: dict[str, float] = {}
         """Symbols not seen yet in this session -> their last close before it, CNY."""
 
@@ -30,7 +32,8 @@ class QuotedFactors:
         end = bars["bar_end"].cast(pa.int64())[0].as_py()
         day = local_day(np.array([end]))[0]
         if day != self._day:
-            self._day, self._before = day, self._closes(int(day_ns(np.array([day]))[0]))
+            self._read_closes(day)
+            self._day, self._before = day, {symbol: close for symbol, (_, close) in self._closes.items()}
         if not self._before:
             return 0
         symbols = bars["symbol"].cast(pa.string()).to_pylist()
@@ -46,14 +49,18 @@ class QuotedFactors:
         log.info("%d symbols stand on another basis from %s on", factors.num_rows, day)
         return int(factors.num_rows)
 
-    def _closes(self, before: int) -> dict[str, float]:
-        """Each symbol's last stored close before a moment (UTC ns): of its days, and of the frame's newest session."""
-        found: dict[str, tuple[int, float]] = {}
+    def _read_closes(self, day: np.datetime64) -> None:
+        """Each symbol's last stored close before a session: of its days, and of the frame's newest session.
+
+        Once all days are read, and from then on those since the session before.
+        """
+        before = int(day_ns(np.array([day]))[0])
         for frame in dict.fromkeys(("1d", self._frame)):
             last = self._store.last_bar_end(frame, upto=before - 1)
             if last is None:
                 continue
-            after = None if frame == "1d" else int(day_ns(local_day(np.array([last])))[0]) - 1
+            since = self._day if frame == "1d" else local_day(np.array([last]))[0]
+            after = None if since is None else int(day_ns(np.array([since]))[0]) - 1
             table = self._store.table(
                 frame, after=after, upto=before - 1, columns=("symbol", "bar_end", "revision", "close")
             )
@@ -69,5 +76,4 @@ class QuotedFactors:
                 newest["close_last"],
             )
             for symbol, end, close in zip(*(column.to_pylist() for column in columns), strict=True):
-                found[symbol] = max(found.get(symbol, (0, 0.0)), (end, close))
-        return {symbol: close for symbol, (_, close) in found.items()}
+                self._closes[symbol] = max(self._closes.get(symbol, (0, 0.0)), (end, close))

@@ -1,12 +1,13 @@
 """Files are there whole or not at all."""
 
 import os
+import random
 import time
 from pathlib import Path
 
 import pytest
 
-from data.files import TEMPORARY, sweep, write_atomically, write_text
+from data.files import TEMPORARY, around, sweep, write_atomically, write_text
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -31,3 +32,15 @@ def test_sweep_takes_what_is_old_and_leaves_a_writer_at_work_alone(tmp_path: Pat
 
     assert sweep(tmp_path) == 1
     assert sorted(tmp_path.iterdir()) == sorted([young, other])
+
+
+def test_spans_with_another_within_them() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        spans = [(first, first + rng.randrange(4)) for first in rng.choices(range(12), k=rng.randrange(8))]
+        expected = [
+            place
+            for place, (first, last) in enumerate(spans)
+            if any(first <= a and b <= last for other, (a, b) in enumerate(spans) if other != place)
+        ]
+        assert around(spans) == expected, spans

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import data.history
+import data.signal_files
 from data.errors import StoreError
 from data.history import SignalHistory
 from data.schema import SIGNAL, SIGNAL_ADDED
@@ -158,8 +158,8 @@ def test_resume_gives_what_followed_in_order_across_restarts(tmp_path: Path) -> 
             assert table is not None
             assert places(table) == everything[number:]
     assert places(second.since(first.epoch, 1, 1) or SIGNAL.empty_table()) == everything[1:2]
-    assert places(second.since(first.epoch, 1, 2) or SIGNAL.empty_table()) == everything[1:3]
-    assert places(second.since(first.epoch, 1, 3) or SIGNAL.empty_table()) == everything[1:]
+    assert places(second.since(first.epoch, 1, 4) or SIGNAL.empty_table()) == everything[1:5]
+    assert places(second.since(first.epoch, 1, 9) or SIGNAL.empty_table()) == everything[1:]
 
 
 def test_resume_from_an_epoch_that_never_fired(tmp_path: Path) -> None:
@@ -228,6 +228,18 @@ def test_compaction_keeps_every_signal_and_days_apart(tmp_path: Path) -> None:
     assert history.query().num_rows == before.num_rows + 1
 
 
+def test_what_is_older_is_not_opened_to_append(tmp_path: Path) -> None:
+    SignalHistory(tmp_path).append(fired(0, 1))
+    history = SignalHistory(tmp_path)
+    history.append(fired(1, 1))
+    history.compact()
+    one_file(tmp_path).write_bytes(b"damaged")
+    assert len(history.append(fired(1440, 1))) == 1
+    assert history.query(after=END + 2 * MINUTE).num_rows == 1
+    with pytest.raises(StoreError):
+        history.since(history.epoch, 0)
+
+
 def test_a_crash_between_compacting_and_deleting_costs_nothing(tmp_path: Path) -> None:
     history = SignalHistory(tmp_path)
     for bar in range(3):
@@ -272,7 +284,7 @@ def test_a_listing_that_saw_neither_the_old_files_nor_the_new_one_is_made_again(
     history.append(fired(1, 1))
     listings = [[], *([sorted(os.listdir(tmp_path))] * 2)]
     with monkeypatch.context() as patch:
-        patch.setattr(data.history.os, "listdir", lambda root: listings.pop(0))
+        patch.setattr(data.signal_files.os, "listdir", lambda root: listings.pop(0))
         table = history.query()
     assert table.num_rows == 2
 

@@ -71,9 +71,11 @@ def test_any_session_follows_from_the_seed_alone() -> None:
     straight = SimulatedMarket(60, seed=5)
     wanted = {k: straight.bars("5m", straight.sessions[k]) for k in order}
     random.Random(1).shuffle(order)
+    wandering = SimulatedMarket(60, seed=5)
     for k in order:
         market = SimulatedMarket(60, seed=5)
         assert market.bars("5m", market.sessions[k]).equals(wanted[k])
+        assert wandering.bars("5m", market.sessions[k]).equals(wanted[k])
     other = SimulatedMarket(60, seed=6)
     assert not other.bars("5m", other.sessions[0]).equals(wanted[0])
 

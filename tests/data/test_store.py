@@ -101,6 +101,23 @@ def test_the_newest_bar_end_also_below_a_bound_within_a_file(store: BarStore) ->
     assert store.last_bar_end("1d", upto=day(0) - 1) is None
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_the_newest_bar_ends_are_found_without_opening_what_is_older(store: BarStore, compacted: bool) -> None:
+    for n in range(6):  # two days of January 2025, four of February
+        store.append(bars(("600519.SH", n, 1.0)), "1d")
+    if compacted:
+        store.compact("1d")
+    days = [day(n) for n in range(6)]
+    assert store.bar_ends("1d") == days
+    for upto in range(-1, 7):
+        for newest in range(1, 8):
+            known = [end for end in days if end <= day(upto)][-newest:]
+            assert store.bar_ends("1d", upto=day(upto), newest=newest) == known
+    min(file.path for file in store.files("1d")).write_bytes(b"damaged")
+    assert store.bar_ends("1d", newest=2) == days[-2:]
+    assert store.last_bar_end("1d") == days[-1]
+
+
 def test_the_highest_revision_wins_and_the_past_stays_known(store: BarStore) -> None:
     store.append(bars(("600519.SH", 0, 1.0), ("000001.SZ", 0, 7.0)), "1d")
     between = time.time_ns()
@@ -123,7 +140,7 @@ def test_adjusted_series_and_frames_lie_apart(store: BarStore) -> None:
             store.files(**wrong)
 
 
-def test_compaction_makes_a_file_a_month_and_changes_nothing(store: BarStore) -> None:
+def test_compaction_of_days_makes_a_file_a_month_and_changes_nothing(store: BarStore) -> None:
     for n in range(6):
         store.append(bars(("600519.SH", n, float(n)), ("000001.SZ", n, -float(n))), "1d")
     before = contents(store)
