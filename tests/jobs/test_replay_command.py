@@ -142,7 +142,7 @@ def test_a_signal_that_is_missing_or_says_another_price_is_found(
 ) -> None:
     opens = int(bar_ends(DAY, "1m")[0])
     history = SignalHistory(store / "signals").query(after=opens - 1, newest_first=False).to_pylist()
-    kept = {path: pq.read_table(path) for path in (store / "signals").glob("*.parquet")}
+    kept = {path: pq.read_table(path) for path in sorted((store / "signals").glob("*.parquet"))}
     paths = [p for p, rows in kept.items() if rows["bar_end"][0].value >= opens and rows["frame"][0].as_py() == "1m"]
     rewrite(paths[0], lambda table: table.slice(1))
     rewrite(
