@@ -1,6 +1,5 @@
 """A plan's terms on a shard's resident bars: opened once, then advanced with them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,13 @@ from data.adjust import Basis
 from scanner.engines.base import Engine
 from scanner.engines.machine import Machine
 from scanner.fields import FIELDS, Source, newest
+from scanner.firing import Firing
 from scanner.history import cut, part
 from scanner.newest import Pass
 from scanner.program import program_for
 from scanner.running import Running
-from scanner.scan import Plan
-from scanner.terms import Term, order
+from scanner.scan import Computed, Mask, Plan
+from scanner.terms import order
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Following:
         self._plan, self._terms = plan, plan.terms
         self._engine, self._machine = engine, machine
         self._program = program_for(self._terms, engine)
-        fed = order(self._program.kernels)
+        fed = order([*self._program.kernels, *self._program.late])
         # Whether a bar's status is known depends on the day from which one looks.
         self._by_name = any(term.op == "field" and FIELDS[term.data].named for term in fed)
         self.source = source
@@ -44,11 +44,12 @@ class Following:
 
     def _run(self) -> Running:
         running = Running(self._program, self, self._machine, self._engine)
-        others = {term for rule, _ in self._plan.rules for term in rule.shown}.union(
-            (term for term, _ in self._plan.wanted), self._plan.extra
-        )
-        met = {rule.when for rule, _ in self._plan.rules} - others
-        self._pass = Pass((term for term, keep in self._terms.items() if keep == 1), running.reader, met)
+        wanted = (*(term for term, keep in self._plan.wanted if self._terms[term] == 1), *self._plan.extra)
+        plain = self._program.plain
+        self._pass = Pass(map(plain, wanted), running.leaf)
+        self._wanted = [(term, plain(term)) for term in wanted]
+        rules = [(rule, shown) for (rule, _), shown in zip(self._plan.rules, self._plan.shown, strict=True)]
+        self._firing = Firing(rules, running, plain)
         return running
 
     def row(self, name: str) -> npt.NDArray[Any]:
@@ -72,14 +73,15 @@ class Following:
             bars = _Part(source, news.changed, length)
             self._running.replace(news.changed, Running(self._program, bars, self._machine, self._engine))
 
-    def values(self, source: Source) -> Mapping[Term, Any]:
-        """The plan's terms at the newest bars, as `evaluate` gives them; what only fires rules as bool: it holds."""
+    def found(self, source: Source, current: Mask) -> Computed:
+        """The plan's wanted terms at the newest bars, as `evaluate` gives them, and what its rules find."""
         self.source = source
-        found = {term: self._matrix(row) for term, row in self._pass().items()}
-        for term, keep in self._terms.items():
-            if keep != 1:
+        rows = self._pass()
+        found = {term: self._matrix(rows[plain]) for term, plain in self._wanted}
+        for term, _ in self._plan.wanted:
+            if (keep := self._terms[term]) != 1:
                 found[term] = self._running.rows(term, min(keep, source.length))
-        return found
+        return found, self._firing(current)
 
     def _matrix(self, row: Any) -> Any:
         if isinstance(row, np.ndarray):

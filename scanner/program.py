@@ -1,5 +1,6 @@
 """What must be kept from bar to bar so that terms can be advanced one bar at a time."""
 
+import operator
 from collections.abc import Container, Mapping
 from functools import cached_property
 
@@ -23,7 +24,8 @@ class Program:
 
     A term with a kernel, be it an indicator or a window function, owns state; its inputs, and what these are computed
     from, are computed at each bar, every other term when it is asked for. What has no kernel, or one that `unfit`
-    names, is computed anew from all bars by the engine.
+    names, is computed anew from all bars by the engine. What only looks back, and feeds no kernel, needs none: it is
+    read from the rows that are kept of its inputs.
     """
 
     def __init__(self, terms: Mapping[Term, int], unfit: Container[str] = ()) -> None:
@@ -32,12 +34,45 @@ class Program:
         found = {term: kernel for term in self.order if (kernel := kernel_of(term)) is not None}
         self.kernels = {term: kernel for term, kernel in found.items() if kernel[0].name not in unfit}
         self.anew = {t for t in self.order if (t.op == "indicator" or t in found) and t not in self.kernels}
+        self.late = self._late()
+        """Terms that are read from kept rows -> how many bars back they look."""
+        for term in self.late:
+            del self.kernels[term]
+
+    def _late(self) -> dict[Term, int]:
+        late: dict[Term, int] = {}
+        fed: set[Term] = set()
+        wanted = self._wanted()
+        for term in reversed(self.order):
+            if term not in self.kernels:
+                continue
+            back = _back(term)
+            if back and term not in fed and wanted[term] <= 1 and not any(arg.across for arg in term.args):
+                late[term] = back
+            fed.update(order(term.args))
+        return late
+
+    def plain(self, term: Term) -> Term:
+        """The same with each late cross as the comparisons that it stands for."""
+        if term in self.kernels or term in self.anew or not term.args:
+            return term
+        if term in self.late:
+            if term.data[0] == "prev":
+                return term
+            x, y = term.args
+            now, before = (">", "<=") if term.data[0] == "cross_over" else ("<", ">=")
+            old = [Term("function", (arg,), ("prev", 1)) for arg in (x, y)]
+            parts = Term(now, (x, y), kind="condition"), Term(before, tuple(old), kind="condition")
+            return Term("and", parts, kind="condition")
+        args = tuple(map(self.plain, term.args))
+        return term if all(map(operator.is_, args, term.args)) else Term(term.op, args, term.data, term.kind)
 
     @cached_property
     def live(self) -> tuple[Term, ...]:
         """What each bar computes, in order: kernels, what they are fed by, and every field with a number."""
         fields = [t for t in self.order if t.op == "field" and FIELDS[t.data].kind != "text"]
-        found = set(order([*self.kernels, *fields]))
+        read = [arg for term in self.late for arg in term.args if arg.op != "const"]
+        found = set(order([*self.kernels, *fields, *read]))
         fed = {arg for term in self.kernels for arg in term.args}
 
         def kept(term: Term) -> bool:
@@ -88,6 +123,9 @@ class Program:
             for arg in term.args:
                 cell = cell_of(arg)
                 rows[cell] = max(rows.get(cell, 1), indicator.lookback(**params) + 3 + UNDO)
+        for term, back in self.late.items():
+            for cell in (cell_of(arg) for arg in term.args if arg.op != "const"):
+                rows[cell] = max(rows.get(cell, 1), back + 3)
         for term, keep in self._wanted().items():
             for cell in cells_of(term):
                 if term in self.kernels and keep > 1:
@@ -116,6 +154,14 @@ class Program:
         for (term, _), keep in self.keep.items():
             rows[term] = max(rows[term], min(keep, length))
         return rows
+
+
+def _back(term: Term) -> int:
+    """How many bars back a function looks that is nothing but this; 0 of any other term."""
+    if term.op != "function":
+        return 0
+    name, n = term.data
+    return n if name == "prev" else int(name in ("cross_over", "cross_under"))
 
 
 def kernel_of(term: Term) -> tuple[Indicator, Mapping[str, Value]] | None:

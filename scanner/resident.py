@@ -5,7 +5,7 @@ import logging
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,9 @@ from data.symbols import board
 from scanner.engines.base import Engine, choose
 from scanner.engines.machine import machine_of
 from scanner.engines.parquet import reader
-from scanner.evaluate import evaluate
 from scanner.fields import Source
 from scanner.following import Following, News
-from scanner.scan import Plan, ShardAnswer, scan_shard
-from scanner.terms import Term
+from scanner.scan import Computed, Mask, Plan, ShardAnswer, evaluated, scan_shard
 
 log = logging.getLogger(__name__)
 
@@ -285,27 +283,27 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
             times=resident.times,
             known=resident.basis(),
             memo=resident.memo,
-            compute=functools.partial(_values, resident, task.plan, engine),
+            compute=functools.partial(_computed, resident, task.plan, engine),
         )
 
 
-def _values(resident: Resident, plan: Plan, engine: Engine, source: Source) -> Mapping[Term, Any]:
-    """The plan's terms: followed bar by bar where that can be, else evaluated from all bars."""
+def _computed(resident: Resident, plan: Plan, engine: Engine, source: Source, current: Mask) -> Computed:
+    """The plan's terms and hits: followed bar by bar where that can be, else evaluated from all bars."""
     news, resident.news = resident.news, None
     following = resident.following
     try:
         if following is not None and following.serves(plan, engine):
             if news is not None:
                 following.advance(source, news, resident.upto)
-            return following.values(source)
+            return following.found(source, current)
         resident.following = None
         if news is not None and source.length and (machine := machine_of(engine.name)) is not None:
             resident.following = Following(plan, engine, machine, source)
-            return resident.following.values(source)
+            return resident.following.found(source, current)
     except EngineError:
         resident.following = None
         log.exception("%s cannot follow the bars; they are evaluated", engine.name)
-    return evaluate(plan.terms, source, engine)
+    return evaluated(plan, engine, source, current)
 
 
 def _bring_upto(resident: Resident, task: ShardTask) -> bool:

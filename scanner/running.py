@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from data.panel import NO_BAR
+from scanner.asked import Asked, Columns
 from scanner.engines.base import Engine, Series, joint_span
 from scanner.engines.gate import NEVER, Gate
 from scanner.engines.machine import Advance, Chain, Keep, Machine, Matrix
 from scanner.evaluate import evaluate, pointwise
 from scanner.fields import FIELDS, Source
 from scanner.functions import rank_within
+from scanner.newest import Leaf, Pass
 from scanner.program import UNDO, Cell, Program, cell_of, cells_of, looks_across
 from scanner.terms import Term
 
@@ -48,6 +50,8 @@ class Running:
         self.t = np.full(columns, length - 1)
         self.last = packed.bar_ends[-1].copy() if length else np.full(columns, NO_BAR)
         """UTC ns: each symbol's newest bar end."""
+        self._begun = length - packed.lengths
+        """Where each symbol's first bar stands."""
         self._has, self._whole = np.zeros(columns, dtype=bool), False
         self._now: dict[Cell, Matrix] = {}
         self._rings: dict[Cell, Matrix] = {}
@@ -55,6 +59,7 @@ class Running:
         self._gates: dict[tuple[Cell, ...], Gate] = {}
         self._gate_of: dict[Term, Gate | None] = {}
         self._known: dict[Term, Any] = {}
+        self._asked: Asked | None = None
         self._open(bars.source)
         self._copies = {term: machine.put(machine.get(state)) for term, state in self._states.items()}
         self._copied = {term: self.t.copy() for term in self._states}
@@ -201,6 +206,7 @@ class Running:
             self.t += has
             np.copyto(self.last, ends, where=has)
         self._known.clear()
+        self._asked = None
         for stage in self._stages:
             for work in stage:
                 work(has)
@@ -220,17 +226,40 @@ class Running:
                     self._known[term] = self._compute(term)
         return self._known[term]
 
-    def reader(self, term: Term) -> Callable[[], Any] | None:
-        """How `row` has a term that is more than what `pointwise` makes of others; None for the others."""
+    def leaf(self, term: Term) -> Leaf | None:
+        """How `row` has a term that is more than what `pointwise` makes of others; None for the others.
+
+        It reads in numpy at some places, on the machine for all symbols.
+        """
         cells = cells_of(term)
-        if term.op != "output" and cells[0] in self._now and (term in self.program.kernels or len(cells) > 1):
-            rows = tuple(self._now[cell][0] for cell in cells)
-            return lambda: rows if len(rows) > 1 else rows[0]
         if term.op == "const":
-            return lambda: np.float64(term.data)
+            return Leaf(lambda columns: np.float64(term.data), number=term.data)
+        if term.op == "function" and term.data[0] == "prev" and cells[0] not in self._now:
+            (arg,), n = term.args, term.data[1]
+            number = arg.data if arg.op == "const" else None
+            ring = None if arg.op == "const" else self._rings[cell_of(arg)]
+            return Leaf(functools.partial(self._back, arg, n), ring, n, number)
+        if all(cell in self._now for cell in cells) and (
+            term in self.program.kernels or term.op in ("field", "output")
+        ):
+            rows = [self._now[cell] for cell in cells]
+            if len(rows) == 1:
+                return Leaf(functools.partial(self._some, rows[0][0]), rows[0])
+            return Leaf(lambda columns: tuple(self._some(row[0], columns) for row in rows))
         if cells[0] in self._now or term.op in ("field", "output") or term in self.program.anew or looks_across(term):
-            return lambda: self.row(term)
+            return Leaf(lambda columns: self._some(self.row(term), columns))
         return None
+
+    def asking(self, steps: Pass) -> Callable[[Columns], Array] | None:
+        """The rows of all steps of a pass at some places; None where numpy computes them one by one."""
+        found = steps.steps()
+        ask = None if found is None else self.machine.asking(found)
+        return None if ask is None else lambda columns: ask(self.t, self._begun, columns)
+
+    def _some(self, row: Any, columns: Columns | None) -> Any:
+        if columns is None or np.ndim(row) == 0:
+            return row
+        return self.machine.get(row).take(columns)
 
     def _compute(self, term: Term) -> Any:
         if term.op == "const":
@@ -244,11 +273,32 @@ class Running:
         if term.op == "output":
             parent, k = cell_of(term)
             return self.row(parent)[k]
+        if term.op == "function" and term.data[0] == "prev":
+            return self._back(term.args[0], term.data[1], None)
+        if (plain := self.program.plain(term)) is not term:
+            return self.row(plain)
         args = [self.row(arg) for arg in term.args]
         if looks_across(term):
             row = np.broadcast_to(self.machine.get(args[0]), self.last.shape)
             return self.machine.put(rank_within(row[None], self.last[None])[0])
         return pointwise(term, args)
+
+    def _back(self, arg: Term, n: int, columns: Columns | None) -> Any:
+        """A kept term n bars ago, of all symbols on the machine, or of some in numpy; NaN before the first bar."""
+        if self._asked is None or self._asked.columns is not columns:
+            self._asked = Asked(columns, self.t, self._begun)
+        found: Any = arg.data
+        if arg.op != "const":
+            ring = self._rings[cell_of(arg)]
+            flat, places = ring.reshape(-1), self._asked.places(n, len(ring))
+            found = (
+                flat.take(places) if self.machine.xp is np else self.machine.get(flat[self.machine.xp.asarray(places)])
+            )
+        if (unknown := self._asked.unknown(n)) is not None:
+            found = np.where(unknown, np.nan, found)
+        elif np.ndim(found) == 0:
+            found = np.full(self._asked.t.shape, found)
+        return found if columns is not None else self.machine.put(found)
 
     def rows(self, term: Term, keep: int) -> Any:
         """The last `keep` rows of a wanted term that does not look across the market, as `evaluate` gives them."""
@@ -316,6 +366,7 @@ class Running:
                 for output in gate.outputs:
                     output[:, outside] = np.nan
         self.t -= mask
+        self._asked = None
 
     def set_aside(self, mask: Mask, *, rings: bool) -> Callable[[], None]:
         """Remember some columns; the function that is returned puts them back as they are now.
@@ -331,6 +382,7 @@ class Running:
                 matrix[..., columns] = values
             self._keep_all(self.t, mask)
             self._known.clear()
+            self._asked = None
 
         return put_back
 
@@ -339,8 +391,9 @@ class Running:
         for mine, theirs in zip(self._matrices(), other._matrices(), strict=True):
             mine[..., columns] = theirs
         self._known.clear()
+        self._asked = None
 
     def _matrices(self, rings: bool = True) -> list[Matrix]:
         gates = [side for gate in self._gates.values() for side in (gate.begin, gate.end)]
         copies = [*self._copies.values(), *self._copied.values(), *self._rings.values()] if rings else []
-        return [self.t, self.last, *gates, *self._states.values(), *self._now.values(), *copies]
+        return [self.t, self.last, self._begun, *gates, *self._states.values(), *self._now.values(), *copies]

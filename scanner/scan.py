@@ -8,7 +8,7 @@ Which symbols share a shard changes nothing.
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -177,6 +177,10 @@ class ShardAnswer:
     """What came of the engine."""
 
 
+Computed = tuple[Mapping[Term, Any], Sequence[Hits]]
+"""The plan's wanted terms, and of each of its rules what it found."""
+
+
 def scan_shard(
     plan: Plan,
     packed: Packed,
@@ -187,25 +191,23 @@ def scan_shard(
     names: Mapping[str, tuple[str, str]] | None = None,
     times: Array | None = None,
     known: Basis | None = None,
-    compute: Callable[[Source], Mapping[Term, Any]] | None = None,
+    compute: Callable[[Source, Mask], Computed] | None = None,
     memo: dict[str, Any] | None = None,
 ) -> ShardAnswer:
     """Scan the symbols of `packed` at `bar_end` (UTC ns). A symbol without a bar there fires nothing.
 
-    `times`, `known`: its distinct bar ends and the basis of its prices, where they are known. `compute`: gives the
-    plan's terms where they need not be evaluated from all bars. `memo`: as of `Source`.
+    `times`, `known`: its distinct bar ends and the basis of its prices, where they are known. `compute`: of the bars,
+    and of who has one at `bar_end`, where not all need be evaluated from all bars. `memo`: as of `Source`.
     """
     start = time.perf_counter()
     source = Source(packed, names=names, origin=origin, known=known, memo=memo)
-    with watched(engine) as report:
-        values = evaluate(plan.terms, source, engine) if compute is None else compute(source)
     n = len(packed.symbols)
     current = packed.bar_ends[-1] == bar_end if packed.length else np.zeros(n, dtype=bool)
+    with watched(engine) as report:
+        values, found = evaluated(plan, engine, source, current) if compute is None else compute(source, current)
     hits: list[Hit] = []
     gapped: list[tuple[str, str]] = []
-
     standing = _Standings(source, current)
-    found = [rule_hits(rule, values, current, shown) for (rule, _), shown in zip(plan.rules, plan.shown, strict=True)]
     if any(map(len, found)):
         fired = None if plan.candidates else np.unique(np.concatenate([each.places for each in found]))
         newest = _newest(source, current, fired)
@@ -229,6 +231,14 @@ def scan_shard(
     answer.report = report
     answer.elapsed_s = time.perf_counter() - start
     return answer
+
+
+def evaluated(plan: Plan, engine: Engine, source: Source, current: Mask) -> Computed:
+    """Every term of a plan from all bars, and where its rules fire."""
+    values = evaluate(plan.terms, source, engine)
+    return values, [
+        rule_hits(rule, values, current, named) for (rule, _), named in zip(plan.rules, plan.shown, strict=True)
+    ]
 
 
 def _newest(source: Source, current: Mask, places: Array | None = None) -> Newest:
@@ -300,13 +310,19 @@ def rule_hits(rule: Rule, values: Mapping[Term, Any], among: Mask, shown: Mappin
 
     fires = newest(rule.when)
     places = ((fires if fires.dtype == bool else fires == 1.0) & among).nonzero()[0]
+    terms = {str(term): term for term in rule.shown} if shown is None else shown
+    columns = [newest(term).take(places).tolist() for term in terms.values()] if len(places) else []
+    return hits_of(rule, places, terms, columns)
+
+
+def hits_of(rule: Rule | None, places: Array, names: Iterable[str], columns: Sequence[Sequence[float]]) -> Hits:
+    """A rule's hits at some places, with the values of what it shows, a column each; without a rule there are none."""
+    if rule is None or not len(places):
+        return Hits(places[:0], (), (), ())
     n = len(places)
     rows: tuple[Mapping[str, float], ...] = ({},) * n
-    if n:
-        terms = {str(term): term for term in rule.shown} if shown is None else shown
-        columns = [newest(term).take(places).tolist() for term in terms.values()]
-        if columns:
-            rows = tuple(dict(zip(terms, row, strict=True)) for row in zip(*columns, strict=True))
+    if columns:
+        rows = tuple([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
     return Hits(places, (rule.action,) * n, (rule.confidence,) * n, rows)
 
 

@@ -39,6 +39,24 @@ class Keep:
     ring: Matrix
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What is made of the values of earlier steps, at `places` among them.
+
+    `word`: what is done; "row" reads a `ring` as it was `back` bars ago, "number" is one, where that bar was.
+    """
+
+    word: str
+    places: tuple[int, ...] = ()
+    ring: Matrix = None
+    back: int = 0
+    number: float = 0.0
+
+
+Ask = Callable[[Counts, Counts, npt.NDArray[np.intp]], Floats]
+"""(t, begun, columns), the bar at which each symbol stands, and its first: the steps' values, (steps, columns)."""
+
+
 class Machine(Protocol):
     """Runs row kernels on matrices of its own. State is zero, outputs are NaN, where the caller has put them so."""
 
@@ -74,6 +92,9 @@ class Machine(Protocol):
     def chain(self, works: Sequence[Advance | Keep]) -> Chain:
         """What a bar does, one after the other; a gate must have all its indicators in one chain."""
 
+    def asking(self, steps: Sequence[Step]) -> Ask | None:
+        """What takes a few symbols through many small steps; None where numpy does it as well."""
+
 
 class CpuMachine:
     """Kernels compiled by numba, on one thread; raises EngineError where there is no numba."""
@@ -82,9 +103,9 @@ class CpuMachine:
     xp = np
 
     def __init__(self) -> None:
-        from scanner.engines import compiling, walking
+        from scanner.engines import asking, compiling, walking
 
-        self._compiling, self._walking = compiling, walking
+        self._compiling, self._walking, self._asking = compiling, walking, asking
 
     def zeros(self, rows: int, columns: int) -> Floats:
         return np.zeros((rows, columns))
@@ -122,6 +143,9 @@ class CpuMachine:
                 matrices = [*work.inputs, work.state, *work.outputs]
                 walk.kernel(kernel, matrices, _values(work.indicator, work.params), work.gate)
         return walk.bind()
+
+    def asking(self, steps: Sequence[Step]) -> Ask | None:
+        return self._asking.bind(steps)
 
 
 def _values(indicator: Indicator, params: Mapping[str, float]) -> list[float]:

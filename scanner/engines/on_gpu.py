@@ -19,7 +19,7 @@ from scanner.engines.base import ON_CPU, Counts, Engine, Series, joint_span, loa
 from scanner.engines.device import Array, Device, DeviceFullError, DeviceLostError, the_device
 from scanner.engines.gate import Gate
 from scanner.engines.golden import golden
-from scanner.engines.machine import Advance, Chain, Keep
+from scanner.engines.machine import Advance, Ask, Chain, Keep, Step
 from scanner.engines.report import DeviceMemory, Report
 from scanner.indicators.spec import Indicator
 from scanner.indicators.window import WINDOWS
@@ -76,6 +76,9 @@ class CudaMachine:
             later[newest % width] = newest[:, None] >= stop
             for output in outputs:
                 self.device.erase(output, later)
+
+    def asking(self, steps: Sequence[Step]) -> Ask | None:
+        return None
 
     def chain(self, works: Sequence[Advance | Keep]) -> Chain:
         bound = [self._kept(work) if isinstance(work, Keep) else work for work in works]

@@ -215,6 +215,11 @@ MORE_RULES = (
   - {name: windows, when: "highest(high, 5) == high and bars_since(close < prev(close)) > 0", action: BUY}
   - {name: recursive, when: "EMA(RSI(3), 4) > 50 and MACD(3, 5, 2).hist > 0 and bars_listed > 3", action: BUY}
   - {name: adjusted, when: "close > SMA(20) and ATR(3) > 0", action: SELL}
+  - {name: crossed, when: "cross_over(close, SMA(3)) and volume > prev(volume, 2)", action: BUY}
+  - {name: stays, when: "volume > prev(volume, 2) and not cross_under(RSI(3), 50)", action: SELL}
+  - {name: turns, when: "volume > prev(volume, 2) and (prev(prev(low)) > low or abs(ROC(2)) < prev(7))", action: SELL}
+  - {name: mains, when: "volume < prev(volume) and board in ['main'] and high > prev(high)", action: ALERT}
+  - {name: crosses, when: "volume < prev(volume) and cross_under(pct_change * 2, 1)", action: ALERT}
 """
 )
 NAMED = """
