@@ -43,12 +43,13 @@ class GoingOn:
 
 
 def going_on(store: BarStore, frames: Sequence[str], tape: Tape | None = None) -> GoingOn:
-    """From the tape, for sessions whose last bar of the shortest frame is not stored; else from that frame's bars."""
+    """From the tape, for sessions whose last bar of the shortest frame is not stored, and for the newest one while its
+    trades after hours are not; else from that frame's bars."""
     stored = {frame: store.last_bar_end(frame) for frame in frames}
     shortest = min(frames, key=FRAMES.index)
     last = stored[shortest]
     recorded = {} if tape is None else segments(tape.folder)
-    unfinished = {day: path for day, path in recorded.items() if last is None or bar_ends(day, "1d")[0] > last}
+    unfinished = {day: path for day, path in recorded.items() if last is None or _lacks(store, day, last)}
     if unfinished:
         opens = int(bar_ends(min(unfinished), "1m")[0])
         after = {frame: store.last_bar_end(frame, upto=opens - 1) for frame in frames}
@@ -58,6 +59,12 @@ def going_on(store: BarStore, frames: Sequence[str], tape: Tape | None = None) -
         opens = int(bar_ends(local_day(np.array([last]))[0], "1m")[0])
         closed = store.table(shortest, after=opens - 1, upto=last)
     return GoingOn(stored, stored, closed, [])
+
+
+def _lacks(store: BarStore, day: np.datetime64, last: int) -> bool:
+    """Whether there is more to a session than is stored of it; `last`: the newest stored bar end (UTC ns)."""
+    close = int(bar_ends(day, "1d")[0])
+    return close > last or (close == last and day.astype(object) not in store.after_hours()["day"].to_pylist())
 
 
 def complete(store: BarStore, frames: Sequence[str]) -> None:

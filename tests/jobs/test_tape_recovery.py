@@ -6,11 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from data.schema import AFTER_HOURS
 from data.settings import FeedSettings, Settings
+from data.simulator import SimulatedMarket
 from data.store import BarStore
+from jobs.stages.recovery import going_on
 from jobs.wiring import open_tape
+from streaming.tape import Tape
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +52,25 @@ def test_quotes_that_cannot_be_asked_for_again_are_taped(name: str, wanted: Any,
     assert (tape is not None) == there
     if tape is not None:
         assert (tape.folder, tape.origin, tape.keep) == (tmp_path / "tape", "market", 3)
+
+
+def test_a_session_is_folded_again_until_its_trades_after_hours_are_stored(tmp_path: Path) -> None:
+    market = SimulatedMarket(4, 7)
+    day, store = market.sessions[0], BarStore(tmp_path / "s", origin="sim")
+    tape = Tape(store.root / "tape", origin="sim", keep=3)
+    batch = next(iter(market.snapshots(day)))
+    tape.append([batch.replace_schema_metadata({"provider": "sim", "seq": "1", "received_ns": "1"})])
+    tape.close()
+    bars = market.bars("1m", day)
+    close = pc.max(bars["bar_end"])
+    store.append(bars.filter(pc.less(bars["bar_end"], close)), "1m")
+
+    def folded_again() -> int:
+        return len(going_on(store, ("1m",), Tape(store.root / "tape", origin="sim", keep=3)).tail)
+
+    assert folded_again() == 1
+    store.append(bars.filter(pc.equal(bars["bar_end"], close)), "1m")
+    assert folded_again() == 1, "killed between 15:00 and the end of the trades after hours"
+    trades = {"symbol": [market.symbols[0]], "day": [day.astype(object)], "volume": [100.0], "amount": [1000.0]}
+    store.append_after_hours(pa.table(trades).cast(AFTER_HOURS))
+    assert folded_again() == 0
