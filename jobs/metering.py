@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from data import metrics
 from data.signal import Signal
@@ -18,13 +19,16 @@ READINGS = 300
 SLACK_BYTES = 1 << 20
 
 
+_WHAT = attrgetter("strategy", "action")
+
+
 def meter(result: ScanResult, published: Sequence[Signal]) -> None:
     """Count one scan and the new signals of it."""
     metrics.scan_seconds.labels(result.frame, result.engine).observe(result.elapsed_s)
     metrics.scan_fallbacks.inc(len(result.fallbacks))
     metrics.gpu_retries.inc(sum(report.retries for report in result.reports))
     gpu_memory.take(result.reports)
-    for (strategy, action), n in Counter((signal.strategy, signal.action) for signal in published).items():
+    for (strategy, action), n in Counter(map(_WHAT, published)).items():
         metrics.signals.labels(strategy, action).inc(n)
     for signal in published:
         if signal.received_ns:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.store import BarStore
-from scanner.scan import Hit, Plan
+from scanner.decide import Hit
+from scanner.scan import Plan
 
 _SHARE = 0.8
 """Of the bars that indicators see at all; a symbol that was halted for a while has not had every one of them."""

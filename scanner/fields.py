@@ -113,9 +113,9 @@ class Source:
         """(keep, symbols) UTC ns, NO_BAR where there is none; `keep` at most `length`."""
         return self.packed.bar_ends[self.length - keep :]
 
-    def days(self, keep: int) -> Array:
-        """(keep, symbols) dates in Asia/Shanghai; of no bar, 1970."""
-        ends = self.ends(keep)
+    def days(self, keep: int, columns: Any = slice(None)) -> Array:
+        """(keep, symbols) dates in Asia/Shanghai; of no bar, 1970. `columns`: of which symbols."""
+        ends = self.ends(keep)[:, columns]
         return local_day(np.where(ends == NO_BAR, 0, ends).ravel()).reshape(ends.shape)
 
     def sessions(self, keep: int) -> Array:
@@ -136,15 +136,15 @@ class Source:
         ordinal: Array = self.packed.lengths - np.arange(keep - 1, -1, -1)[:, None].astype(np.float64)
         return ordinal
 
-    def st(self, keep: int) -> Array:
-        """(keep, symbols) 1.0, 0.0, or NaN where no name was seen on that day."""
+    def st(self, keep: int, columns: Any = slice(None)) -> Array:
+        """(keep, symbols) 1.0, 0.0, or NaN where no name was seen on that day. `columns`: of which symbols."""
         memo: dict[str, Any] = {} if self._memo is None else self._memo
         if memo.get("names") is not self.names:
             known = [self.names.get(symbol, ("", "1900-01-01")) for symbol in self.packed.symbols]
             seen = np.array([day for _, day in known], dtype="datetime64[D]")
             memo["names"], memo["st"] = self.names, (seen, np.array([_is_st(name) for name, _ in known], np.float64))
         seen, status = memo["st"]
-        return np.where(self.days(keep) == seen, status, np.nan)
+        return np.where(self.days(keep, columns) == seen[columns], status[columns], np.nan)
 
     def limits(self, keep: int) -> tuple[Array, Array]:
         """(keep, symbols) raw prices of limit up and limit down; NaN where status, rule or reference is unknown."""
@@ -161,8 +161,8 @@ class Source:
         references = self.references(keep)[:, columns]
         ratio = limit_ratio(
             np.broadcast_to(self.boards[columns], references.shape).ravel(),
-            self.days(keep)[:, columns].ravel(),
-            self.st(keep)[:, columns].ravel(),
+            self.days(keep, columns).ravel(),
+            self.st(keep, columns).ravel(),
             self._sessions_listed(keep)[:, columns].ravel(),
         ).reshape(references.shape)
         return limit_prices(references, ratio)

@@ -1,7 +1,7 @@
 """Where rules fire at the newest bar: what is asked of few symbols is computed of few."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,34 @@ class _Asked:
         return hits_of(self.rule, columns.take(inside), self.shown, taken)
 
 
+class _Behind:
+    """Rules that look further only where a condition holds, which they have in common."""
+
+    def __init__(self, gate: Term, asked: Sequence[_Asked], running: Running) -> None:
+        self.gate = gate
+        self._asked = asked
+        self._steps = Pass([term for each in asked for term in each.terms], running.leaf, {each.when for each in asked})
+        self._ask = running.asking(self._steps)
+        wanted = list(self._steps.wanted)
+        place = self._steps.wanted if self._ask else {term: k for k, term in enumerate(wanted)}
+        self._whens = np.array([place[each.when] for each in asked])
+        self._shown = [np.array([[place[term]] for term in each.shown.values()], dtype=np.intp) for each in asked]
+
+    def hits(self, columns: Columns) -> Iterator[tuple[int, Hits]]:
+        """Where the rules fire among some places: each that does by its place among the rules."""
+        if self._ask is not None:
+            values = self._ask(columns)
+        else:
+            rows = self._steps(columns).values()
+            values = np.stack([np.broadcast_to(np.asarray(row, dtype=float), len(columns)) for row in rows])
+        which, inside = values[self._whens].nonzero()
+        starts = np.searchsorted(which, np.arange(len(self._asked) + 1)).tolist()
+        for each, shown, start, stop in zip(self._asked, self._shown, starts, starts[1:], strict=False):
+            if start < stop:
+                some = inside[start:stop]
+                yield each.place, hits_of(each.rule, columns.take(some), each.shown, values[shown, some].tolist())
+
+
 class Firing:
     """Rules of one symbol each, decided at the newest bars.
 
@@ -68,7 +96,7 @@ class Firing:
                 self._alone.append(_Asked(place, rule, plain(rule.when), values))
         wanted = [*behind, *(term for asked in self._alone for term in asked.terms)]
         self._first = Pass(wanted, running.leaf, {*behind, *(asked.when for asked in self._alone)})
-        self._behind = [(gate, asked, _steps(asked, running)) for gate, asked in behind.items()]
+        self._behind = [_Behind(gate, asked, running) for gate, asked in behind.items()]
 
     def __call__(self, among: npt.NDArray[np.bool_]) -> list[Hits]:
         """Each rule's, of the symbols of `among`."""
@@ -77,30 +105,12 @@ class Firing:
         values = {term: self._get(row) for term, row in self._first().items()}
         for asked in self._alone:
             found[asked.place] = asked.hits(every, (values[asked.when] & among).nonzero()[0], values)
-        for gate, behind, steps in self._behind:
-            columns = (values[gate] & among).nonzero()[0]
+        for behind in self._behind:
+            columns = (values[behind.gate] & among).nonzero()[0]
             if len(columns):
-                of_columns = steps(columns)
-                for asked in behind:
-                    holds = of_columns[asked.when]
-                    inside = (holds if np.ndim(holds) else np.full(len(columns), holds)).nonzero()[0]
-                    if len(inside):
-                        found[asked.place] = asked.hits(columns, inside, of_columns)
+                for place, hits in behind.hits(columns):
+                    found[place] = hits
         return found
-
-
-def _steps(asked: Sequence[_Asked], running: Running) -> Callable[[Columns], Mapping[Term, Any]]:
-    """The values of what is asked, at some places."""
-    steps = Pass([term for each in asked for term in each.terms], running.leaf, {each.when for each in asked})
-    ask = running.asking(steps)
-    if ask is None:
-        return steps
-
-    def values(columns: Columns) -> Mapping[Term, Any]:
-        rows = ask(columns)
-        return {term: rows[slot] for term, slot in steps.wanted.items()}
-
-    return values
 
 
 _NOBODY: Columns = np.empty(0, dtype=np.intp)

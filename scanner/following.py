@@ -44,10 +44,10 @@ class Following:
 
     def _run(self) -> Running:
         running = Running(self._program, self, self._machine, self._engine)
-        wanted = (*(term for term, keep in self._plan.wanted if self._terms[term] == 1), *self._plan.extra)
-        plain = self._program.plain
-        self._pass = Pass(map(plain, wanted), running.leaf)
-        self._wanted = [(term, plain(term)) for term in wanted]
+        program, plain = self._program, self._program.plain
+        self._wanted = [(term, plain(term)) for term, _ in self._plan.wanted if self._terms[term] == 1]
+        extra = [plain(term) for term in self._plan.extra if term not in program.kernels]
+        self._pass = Pass([*(term for _, term in self._wanted), *extra], running.leaf)
         rules = [(rule, shown) for (rule, _), shown in zip(self._plan.rules, self._plan.shown, strict=True)]
         self._firing = Firing(rules, running, plain)
         return running

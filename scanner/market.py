@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from data.panel import NO_BAR, Packed
 from data.signal import Signal
+from scanner.decide import Hit, Newest, Standing, decide
 from scanner.engines.base import Engine
 from scanner.engines.report import Report
 from scanner.evaluate import evaluate
 from scanner.fields import Source
-from scanner.scan import Hit, Newest, Plan, ShardAnswer, Standing, base_terms, decide, rule_hits
+from scanner.scan import Plan, ShardAnswer, base_terms, rule_hits
 from scanner.strategy import Hits, MarketContext, Outputs, PythonStrategy, Rule
 from scanner.terms import Term
 
@@ -165,7 +166,7 @@ class _Market:
         return rule_hits(rule, evaluate(dict.fromkeys(terms, 1), source, engine, known), current)
 
     def decide(self, name: str, found: Hits) -> tuple[list[Hit], list[tuple[str, str]]]:
-        """As `scanner.scan.decide`."""
+        """As `scanner.decide.decide`."""
         return decide(name, found, self.standings[name], self.newest)
 
 
@@ -187,39 +188,37 @@ def to_signals(
     `last_fired`: (strategy, symbol, action, frame) -> the newest bar end before this one at which it fired.
     """
     version = {strategy.name: strategy.version for strategy in strategies}
+    of_scan: dict[str, Any] = {
+        "frame": result.frame,
+        "bar_end": result.bar_end,
+        "engine": result.engine,
+        "origin": origin,
+        "developing": developing,
+        "quote_ns": quote_ns,
+        "received_ns": received_ns,
+        "bar_closed_ns": bar_closed_ns,
+        "scanned_ns": scanned_ns,
+    }
     signals: list[Signal] = []
     silent = 0
     for hit in result.hits:
+        strategy, symbol, action, confidence, price, values, since, up, down = hit
         if last_fired:
-            last = last_fired.get((hit.strategy, hit.symbol, hit.action, result.frame))
-            if last is not None and hit.silent_since <= last < result.bar_end:
+            last = last_fired.get((strategy, symbol, action, result.frame))
+            if last is not None and since <= last < result.bar_end:
                 silent += 1
                 continue
         of_hit: dict[str, Any] = {
-            "strategy": hit.strategy,
-            "version": version[hit.strategy],
-            "symbol": hit.symbol,
-            "action": hit.action,
-            "confidence": hit.confidence,
-            "price": hit.price,
-            "values": hit.values,
-            "name": names.get(hit.symbol),
-            "at_limit_up": hit.at_limit_up,
-            "at_limit_down": hit.at_limit_down,
+            "strategy": strategy,
+            "version": version[strategy],
+            "symbol": symbol,
+            "action": action,
+            "confidence": confidence,
+            "price": price,
+            "values": values,
+            "name": names.get(symbol),
+            "at_limit_up": up,
+            "at_limit_down": down,
         }
-        if signals:
-            signals.append(signals[0].like(of_hit))
-            continue
-        of_scan: dict[str, Any] = {
-            "frame": result.frame,
-            "bar_end": result.bar_end,
-            "engine": result.engine,
-            "origin": origin,
-            "developing": developing,
-            "quote_ns": quote_ns,
-            "received_ns": received_ns,
-            "bar_closed_ns": bar_closed_ns,
-            "scanned_ns": scanned_ns,
-        }
-        signals.append(Signal(**of_hit, **of_scan))
+        signals.append(signals[0].like(of_hit) if signals else Signal(**of_hit, **of_scan))
     return signals, silent

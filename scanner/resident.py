@@ -160,8 +160,9 @@ class Resident:
         rows["reference"] = np.where(derived & unknown, before, stored)
         np.copyto(rows["reference"], matrices["reference"][stop - 1], where=carried)
         matrices["bar_end"][stop, has] = upto
+        columns: Any = slice(None) if has.all() else has  # a mask is far slower
         for name, row in rows.items():
-            np.copyto(matrices[name][stop], row, where=has)
+            matrices[name][stop, columns] = row[columns]
         self._lengths = self._lengths + has
         self._stop += 1
         self.times = np.append(self.times, upto)
@@ -181,6 +182,8 @@ class Resident:
         if (table["bar_end"].cast(pa.int64()).to_numpy()[code < n] != upto).any():
             raise ValueError(f"a resident shard advances by one bar end, {upto}, at a time")
         count = np.bincount(code, minlength=n + 1)[:n]
+        if len(code) == n and (code == np.arange(n)).all():
+            return np.ones(n, dtype=bool), {name: table[name].cast(pa.float64()).to_numpy() for name in FIELDS}
         rows = {name: np.full(n + 1, np.nan) for name in FIELDS}  # the last is nobody's
         if count.max(initial=0) > 1:  # revisions
             new = Packed.from_table(table, self.frame, self.symbols)
@@ -264,12 +267,17 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
     `ahead`: what reads the store's files, where the shard is the market and its files are being read already.
     """
     with _lock:
-        resident = None if task.once else _residents.get(task.key)
+        key = task.key
+        # Mostly it is the one that was asked last: a key of so many symbols takes long to hash.
+        last, resident = next(reversed(_residents.items()), (None, None))
+        if task.once or last != key:
+            resident = None if task.once else _residents.get(key)
+        kept = resident
         if resident is None or not _bring_upto(resident, task):
             resident = _read(task, ahead)
-        if not task.once:
-            _residents[task.key] = resident
-            _residents.move_to_end(task.key)
+        if not task.once and (last != key or resident is not kept):
+            _residents[key] = resident
+            _residents.move_to_end(key)
             while len(_residents) > MOST:
                 _residents.popitem(last=False)
         engine, _ = choose(task.engine)
@@ -315,7 +323,7 @@ def _bring_upto(resident: Resident, task: ShardTask) -> bool:
     if resident.upto != task.previous or task.batch is None:
         return False
     table = _table(task.batch)
-    if table["bar_end"].cast(pa.int64()).unique().to_pylist() not in ([], [task.bar_end]):
+    if (table["bar_end"].cast(pa.int64()).to_numpy() != task.bar_end).any():
         return False  # a revision of older bars is among them
     resident.advance(table, task.bar_end)
     return True

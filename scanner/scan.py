@@ -6,24 +6,23 @@ Which symbols share a shard changes nothing.
 """
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data.adjust import Basis
 from data.panel import NO_BAR, Packed
-from data.signal import finite
+from scanner.decide import Hit, Newest, Standing, decide
 from scanner.engines.base import Engine
 from scanner.engines.report import Report, watched
 from scanner.evaluate import evaluate
 from scanner.fields import Source, tail
 from scanner.language import parse
-from scanner.strategy import Hits, PythonStrategy, Rule, Universe, check_action, check_confidence, window
+from scanner.strategy import Hits, PythonStrategy, Rule, Universe, window
 from scanner.terms import Term, order
 
 Array = npt.NDArray[Any]
@@ -74,6 +73,13 @@ class Plan:
         """How many distinct indicators, their parameters and inputs included, a scan computes."""
         return sum(term.op == "indicator" for term in order(self.terms))
 
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.frame, self.rules, self.wanted, self.candidates, self.extra))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Without what follows from the rest.
         return Plan, (self.frame, self.rules, self.wanted, self.candidates, self.extra)
@@ -112,48 +118,6 @@ def base_terms(terms: Iterable[Term]) -> list[Term]:
     for term in terms:
         visit(term)
     return list(found)
-
-
-class Hit(NamedTuple):
-    """One strategy's word on one symbol, before it is a signal.
-
-    `silent_since`: the bar end (UTC ns) of the bar `cooldown` bars ago: a signal at or after it keeps this one silent.
-    """
-
-    strategy: str
-    symbol: str
-    action: str
-    confidence: float
-    price: float
-    values: Mapping[str, float | None]
-    silent_since: int
-    at_limit_up: bool | None = None
-    at_limit_down: bool | None = None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What symbols are to one strategy, each array (symbols,)."""
-
-    eligible: Mask
-    """Whether it has a bar at the scanned bar end and is in the strategy's universe."""
-    gapped: Mask
-    """Whether an ex-rights gap lies among the bars that the strategy looks at, with an older price."""
-    silent_since: Array
-    """As in `Hit`."""
-
-
-@dataclass(frozen=True)
-class Newest:
-    """The scanned bar of some symbols, each array (symbols,) but `at_limit`."""
-
-    symbols: tuple[str, ...]
-    current: Mask
-    """Whether a symbol has a bar there."""
-    price: Array
-    """CNY, raw close of its newest bar."""
-    at_limit: Array
-    """(2, symbols): whether it closed at limit up, and down, as 1.0, 0.0 or NaN where unknown."""
 
 
 @dataclass
@@ -207,13 +171,16 @@ def scan_shard(
         values, found = evaluated(plan, engine, source, current) if compute is None else compute(source, current)
     hits: list[Hit] = []
     gapped: list[tuple[str, str]] = []
-    standing = _Standings(source, current)
-    if any(map(len, found)):
-        fired = None if plan.candidates else np.unique(np.concatenate([each.places for each in found]))
+    fired = np.unique(np.concatenate([each.places for each in found])) if found else np.empty(0, dtype=np.intp)
+    if len(fired):
+        of_fired = _Standings(source, current, fired)
         newest = _newest(source, current, fired)
+        place = np.empty(n, dtype=np.intp)
+        place[fired] = np.arange(len(fired))
         for (rule, candidate), each in zip(plan.rules, found, strict=True):
             if len(each):
-                more, silenced = decide(rule.name, each, standing.of(candidate), newest)
+                there = Hits(place[each.places], each.action, each.confidence, each.values)
+                more, silenced = decide(rule.name, there, of_fired.of(candidate), newest)
                 hits += more
                 gapped += silenced
     answer = ShardAnswer(
@@ -226,7 +193,8 @@ def scan_shard(
     )
     if plan.candidates:
         answer.wanted = [_rows(values[term], keep, n) for term, keep in plan.wanted]
-        answer.newest = _newest(source, current)
+        answer.newest = _newest(source, current, np.arange(n))
+        standing = _Standings(source, current, np.arange(n))
         answer.standings = {c.name: standing.of(c) for c in plan.candidates}
     answer.report = report
     answer.elapsed_s = time.perf_counter() - start
@@ -241,50 +209,57 @@ def evaluated(plan: Plan, engine: Engine, source: Source, current: Mask) -> Comp
     ]
 
 
-def _newest(source: Source, current: Mask, places: Array | None = None) -> Newest:
-    """The scanned bar of all symbols; of limits only those of the symbols at `places`, where some are given."""
-    packed = source.packed
-    at_limit = np.full((2, len(packed.symbols)), np.nan)
-    if packed.length:
-        columns: Any = slice(None) if places is None else places
-        at_limit[:, columns] = [side[-1] for side in source.at_limits(1, places)]
-    return Newest(packed.symbols, current, source.raw("close", 1)[-1], at_limit)
+def _newest(source: Source, current: Mask, places: Array) -> Newest:
+    """The scanned bar of the symbols at some places."""
+    symbols = source.packed.symbols
+    if len(places) < len(symbols):
+        symbols = tuple([symbols[j] for j in places.tolist()])
+    at_limit = np.full((2, len(places)), np.nan)
+    if source.length:
+        at_limit[:] = [side[-1] for side in source.at_limits(1, places if len(places) < len(current) else None)]
+    return Newest(symbols, current[places], source.raw("close", 1)[-1][places], at_limit)
 
 
 class _Standings:
-    """What symbols are to strategies, each part of it computed once."""
+    """What the symbols at some places are to strategies, each part of it computed once."""
 
-    def __init__(self, source: Source, current: Mask) -> None:
-        self._source, self._current = source, current
-        self._known: dict[tuple[str, object], Array] = {}
+    def __init__(self, source: Source, current: Mask, places: Array) -> None:
+        self._source, self._current, self._places = source, current, places
+        self._known: dict[tuple[str, object], Any] = {}
 
     def of(self, candidate: Candidate) -> Standing:
+        found: Standing = self._once("all", (candidate.universe, candidate.window, candidate.cooldown), self._of)
+        return found
+
+    def _of(self, key: tuple[Universe, int | None, int]) -> Standing:
+        universe, window, cooldown = key
         return Standing(
-            self._once("eligible", candidate.universe, self._eligible),
-            self._once("gapped", candidate.window, self._gapped),
-            self._once("silent", candidate.cooldown, self._silent_since),
+            self._once("eligible", universe, self._eligible),
+            self._once("gapped", window, self._gapped),
+            self._once("silent", cooldown, self._silent_since),
         )
 
-    def _once(self, name: str, key: Any, compute: Callable[[Any], Array]) -> Array:
+    def _once(self, name: str, key: Any, compute: Callable[[Any], Any]) -> Any:
         if (name, key) not in self._known:
             self._known[name, key] = compute(key)
         return self._known[name, key]
 
     def _eligible(self, universe: Universe) -> Mask:
-        return self._current & universe.mask(self._source) if self._source.length else self._current
+        eligible = self._current & universe.mask(self._source) if self._source.length else self._current
+        return eligible[self._places]
 
     def _gapped(self, window: int | None) -> Mask:
         # A gap at the window's oldest bar has every price of the window on its own side.
-        gapped: Mask = self._source.gap_age < (np.inf if window is None else window - 1)
+        gapped: Mask = self._source.gap_age[self._places] < (np.inf if window is None else window - 1)
         return gapped
 
     def _silent_since(self, cooldown: int) -> Array:
         packed = self._source.packed
         if cooldown == 0:
-            return np.full(len(self._current), np.iinfo(np.int64).max)
+            return np.full(len(self._places), np.iinfo(np.int64).max)
         if packed.length <= cooldown:
-            return np.full(len(self._current), NO_BAR)
-        since: Array = packed.bar_ends[packed.length - 1 - cooldown].copy()
+            return np.full(len(self._places), NO_BAR)
+        since: Array = packed.bar_ends[packed.length - 1 - cooldown][self._places]
         return since
 
 
@@ -324,38 +299,3 @@ def hits_of(rule: Rule | None, places: Array, names: Iterable[str], columns: Seq
     if columns:
         rows = tuple([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
     return Hits(places, (rule.action,) * n, (rule.confidence,) * n, rows)
-
-
-_KNOWN = {1.0: True, 0.0: False}
-
-
-def decide(name: str, found: Hits, standing: Standing, newest: Newest) -> tuple[list[Hit], list[tuple[str, str]]]:
-    """What a strategy found, less the symbols that are not its own or have no bar; and those behind a gap.
-
-    Raises StrategyError for an action or a confidence that is none.
-    """
-    hits: dict[tuple[int, str], Hit] = {}
-    gapped: dict[tuple[str, str], None] = {}
-    places = np.asarray(found.places, dtype=np.intp)
-    of_symbol = (places, standing.eligible[places], standing.gapped[places], standing.silent_since[places])
-    of_bar = (newest.price[places].astype(float), *newest.at_limit[:, places])
-    columns = (column.tolist() for column in (*of_symbol, *of_bar))
-    known: tuple[object, object] | None = None
-    strength = 0.0
-    for j, eligible, gap, since, price, up, down, action, confidence, values in zip(
-        *columns, found.action, found.confidence, found.values, strict=True
-    ):
-        if known is None or known[0] is not action or known[1] is not confidence:
-            strength = check_confidence(confidence)
-            check_action(action)
-            known = action, confidence
-        if not eligible or (j, action) in hits:
-            continue
-        symbol = newest.symbols[j]
-        if gap:
-            gapped[name, symbol] = None
-            continue
-        shown = values if all(map(math.isfinite, values.values())) else {k: finite(v) for k, v in values.items()}
-        up, down = _KNOWN.get(up), _KNOWN.get(down)
-        hits[j, action] = Hit(name, symbol, action, strength, price, shown, since, up, down)
-    return list(hits.values()), list(gapped)

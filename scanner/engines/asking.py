@@ -31,19 +31,31 @@ counts = types.Array(int64, 1, "C", readonly=True)
 )
 def ask(steps, t, begun, columns, out, constants):
     n = len(columns)
+    together, least = True, np.iinfo(np.int64).max
+    for c in range(n):
+        j = columns[c]
+        together &= t[j] == t[columns[0]]
+        least = min(least, t[j] - begun[j])
     for k in range(len(steps)):
         code, one, other, third = steps[k]
         row = out[k]
-        if code == 0:
-            for c in range(n):
-                j = columns[c]
-                row[c] = constants[k] if t[j] - begun[j] >= one else math.nan
-        elif code == 1:
-            values = numbers(one)
-            for c in range(n):
-                j = columns[c]
-                at = (t[j] - third) % other * len(t) + j
-                row[c] = values[at] if t[j] - begun[j] >= third else math.nan
+        if code <= 1:
+            if code == 0:
+                for c in range(n):
+                    row[c] = constants[k]
+            elif together:
+                values = numbers(one + 8 * ((t[columns[0]] - third) % other * len(t)))
+                for c in range(n):
+                    row[c] = values[columns[c]]
+            else:
+                values = numbers(one)
+                for c in range(n):
+                    j = columns[c]
+                    row[c] = values[(t[j] - third) % other * len(t) + j]
+            if least < third:
+                for c in range(n):
+                    j = columns[c]
+                    row[c] = row[c] if t[j] - begun[j] >= third else math.nan
         else:
             x, y = out[one], out[other]
 {cases}
@@ -93,7 +105,8 @@ def bind(steps: Sequence[Step]) -> Ask | None:
 
     def run(t: Counts, begun: Counts, columns: npt.NDArray[np.intp], held: Any = steps) -> Floats:
         out = np.empty((len(table), len(columns)))
-        ask(table, t, begun, columns, out, constants)
+        if len(columns):
+            ask(table, t, begun, columns, out, constants)
         return out
 
     return run
@@ -102,7 +115,7 @@ def bind(steps: Sequence[Step]) -> Ask | None:
 def _places(step: Step) -> tuple[int, int, int]:
     if step.word == "row":
         return step.ring.ctypes.data, len(step.ring), step.back
-    return (step.back, 0, 0) if step.word == "number" else (step.places[0], step.places[-1], 0)
+    return (0, 0, step.back) if step.word == "number" else (step.places[0], step.places[-1], 0)
 
 
 @functools.cache

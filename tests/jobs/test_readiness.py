@@ -10,8 +10,9 @@ from data.calendar import bar_ends
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.readiness import Readiness, bars_had, warm_ups
+from scanner.decide import Hit
 from scanner.loading import load
-from scanner.scan import Hit, Plan, make_plan
+from scanner.scan import Plan, make_plan
 
 MARKET = SimulatedMarket(12, seed=3)
 DAY = MARKET.sessions[0]

@@ -9,11 +9,12 @@ import pytest
 
 from data.panel import Packed
 from data.simulator import SimulatedMarket
+from scanner.decide import Hit
 from scanner.engines.base import Engine
 from scanner.language import parse
 from scanner.market import ScanResult, merge, to_signals
 from scanner.resident import split
-from scanner.scan import Hit, make_plan, scan_shard
+from scanner.scan import make_plan, scan_shard
 
 DAY = 86400 * 10**9
 RULES = """

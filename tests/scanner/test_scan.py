@@ -7,9 +7,10 @@ import pytest
 
 from data.errors import StrategyError
 from data.panel import NO_BAR, Packed
+from scanner.decide import Newest, Standing, decide
 from scanner.engines.base import Engine
 from scanner.language import parse
-from scanner.scan import Newest, Standing, base_terms, decide, make_plan, scan_shard
+from scanner.scan import base_terms, make_plan, scan_shard
 from scanner.strategy import Hits
 
 RULES = """
