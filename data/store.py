@@ -16,7 +16,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from data.bar_files import BarFile, apart, counting, file_name, listed, replaces, together
 from data.errors import FrameError, StoreError, StoreOriginError
 from data.files import sweep, write_parquet, write_text
+from data.names import Names, NameTable
 from data.panel import Panel
 from data.schema import AFTER_HOURS, BAR, FRAMES, NAME, SYMBOL, TIME
 
@@ -50,6 +50,7 @@ class BarStore:
         None takes what is there and makes nothing. `read`: what reads its files for `table` in place of pyarrow."""
         self.root = Path(root)
         self._read_file = read or read_file
+        self._names = NameTable(self.root / "names")
         about = self.root / "store.json"
         if about.exists():
             try:
@@ -213,22 +214,9 @@ class BarStore:
         columns = [totals["symbol"].cast(SYMBOL), totals["day"], totals["volume_max"], totals["amount_max"]]
         return pa.Table.from_arrays(columns, schema=AFTER_HOURS).sort_by("day")
 
-    def names(self, *, upto: int | None = None) -> dict[str, tuple[str, str]]:
+    def names(self, *, upto: int | None = None) -> Names:
         """symbol -> (newest known name, the day it was seen on as YYYY-MM-DD), of days not after `upto` (UTC ns)."""
-        folder = self.root / "names"
-        files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-        newest: dict[str, tuple[str, str]] = {}
-        for path in files:
-            table = pq.read_table(path)
-            if upto is not None:
-                limit = datetime.fromtimestamp(upto / 1e9 + 8 * 3600, UTC).date()
-                table = table.filter(pc.less_equal(table["day"], pa.scalar(limit)))
-            rows = zip(table["symbol"].to_pylist(), table["day"].to_pylist(), table["name"].to_pylist(), strict=True)
-            for symbol, day, name in rows:
-                seen = day.isoformat()
-                if symbol not in newest or newest[symbol][1] <= seen:
-                    newest[symbol] = (name, seen)
-        return newest
+        return self._names.newest(upto=upto)
 
     def _append_plain(self, rows: pa.Table, schema: pa.Schema, folder_name: str) -> Path | None:
         """Keep rows that are no bars in a file named by its content."""

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from data.adjust import Basis, basis, unmoved
 from data.calendar import local_day
 from data.errors import EngineError
 from data.factors import FactorStore, applied
+from data.names import Names, NameTable
 from data.panel import FIELDS, NO_BAR, PRICES, Packed
 from data.store import BarStore, ReadFile
 from data.symbols import board
@@ -29,8 +31,6 @@ from scanner.scan import Computed, Mask, Plan, ShardAnswer, evaluated, scan_shar
 
 log = logging.getLogger(__name__)
 
-Names = dict[str, tuple[str, str]]
-"""Symbol -> (short name, day it was seen on)."""
 SPARE = 256
 """Rows that a shard holds ready for new bars."""
 COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
@@ -256,8 +256,8 @@ def _empty(dtype: np.dtype[Any]) -> Any:
 
 
 _residents: OrderedDict[tuple[object, ...], Resident] = OrderedDict()
-_names: dict[str, tuple[object, Names]] = {}
-"""Store -> the session of the names read last, and those."""
+_names: dict[str, tuple[object, Names, NameTable]] = {}
+"""Store -> the session of the names read last, those, and where they are from."""
 _lock = threading.Lock()
 
 
@@ -334,10 +334,11 @@ def _names_of(task: ShardTask) -> Names:
     session = local_day(np.array(task.bar_end)).item()
     known = _names.get(task.root)
     if known is None or known[0] != session:
-        names = BarStore(task.root).names(upto=task.bar_end)
+        table = NameTable(Path(task.root) / "names") if known is None else known[2]
+        names = table.newest(upto=task.bar_end)
         if known is not None and known[1] == names:
             names = known[1]  # what was made of them holds as long as they are the same
-        known = _names[task.root] = session, names
+        known = _names[task.root] = session, names, table
     return known[1]
 
 

@@ -234,6 +234,22 @@ def test_names_are_the_newest_as_of_a_day(store: BarStore) -> None:
     assert store.names() == {"600519.SH": ("ST new", "2025-02-02")}
     assert store.names(upto=day(2)) == {"600519.SH": ("old", "2025-01-30")}
     assert store.append_names(NAME.empty_table()) is None
+    store.append_names(names(4, "newer"))
+    assert store.names(upto=day(3)) == {"600519.SH": ("ST new", "2025-02-02")}, "later ones are there already"
+    assert store.names()["600519.SH"][0] == "newer"
+
+
+def test_names_that_were_read_are_not_read_again(store: BarStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    whole = pq.read_table
+    monkeypatch.setattr(pq, "read_table", lambda path: read.append(path.name) or whole(path))
+    for n in range(4):
+        days = pa.array(np.array([day(n)] * 2).astype("datetime64[ns]").astype("datetime64[D]"))
+        symbols = pa.array([f"60000{n}.SH", "600519.SH"]).dictionary_encode()
+        store.append_names(pa.table([symbols, days, pa.array(["a", f"name {n}"])], schema=NAME))
+        assert store.names(upto=day(n)) == store.names() == BarStore(store.root).names()
+        assert store.names()["600519.SH"][0] == f"name {n}"
+        assert len(read) - len(set(read)) == (n + 1) * (n + 2) // 2, "by the stores that were opened"
 
 
 _WRITER = """
