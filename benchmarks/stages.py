@@ -105,7 +105,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     market = SimulatedMarket(round(given.symbols / 0.936), seed=7)
     with tempfile.TemporaryDirectory() as folder:
         store = BarStore(Path(folder) / "sim", origin="sim-stages")
-        make_history(store, market, "1m", given.history)
+        make_history(store, market, ("1m",), given.history)
         last = store.last_bar_end("1m")
         assert last is not None
         day = FakeDay(market, market.sessions[DAILY_BARS], minutes=given.minutes + BURSTS)
@@ -122,6 +122,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         last_paced = len(day.batches) - BURSTS * BURST
         rows, bars = run(way, day, vendor, last_paced)
         burst, more = bursts(way, day, vendor, last_paced)
+        day.step(len(day.batches))
         check(day, bars + more)
         n_rules = len(scan.strategies)
     return {

@@ -49,6 +49,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == "run":
+            importlib.import_module("jobs.memory").keep_level()
         with uncollected():
             command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         command.name = cmd_name

@@ -12,7 +12,6 @@ from collections import Counter
 
 import numpy as np
 
-from data.panel import Floats
 from streaming.feeds.wire import Lines, Parsed, Places, Universe, clock, moments, to_ticks
 
 _OPEN, _PREV_CLOSE, _LAST, _HIGH, _LOW, _VOLUME, _AMOUNT, _DATE, _TIME = 1, 2, 3, 4, 5, 8, 9, 30, 31
@@ -47,23 +46,20 @@ def parse(body: bytes, universe: Universe, *, prefix: bytes = POLLED) -> Parsed:
     lines.keep(good)
     codes = lines.text(start[good], _CODE).tolist()
     place = np.array([universe.place.get(code, -1) for code in codes], dtype=np.int64)
-    numbers = {name: _number(lines, k) for name, k in _FIELDS.items()}
+    numbers = dict(zip(_FIELDS, lines.numbers(*map(lines.column, _FIELDS.values())), strict=True))
     return to_ticks(universe, place, _when(lines), numbers, dropped.items(), spoiled)
 
 
 _FIELDS = {
-    "last": _LAST,
     "open": _OPEN,
+    "prev_close": _PREV_CLOSE,
+    "last": _LAST,
     "high": _HIGH,
     "low": _LOW,
-    "prev_close": _PREV_CLOSE,
     "volume": _VOLUME,
     "amount": _AMOUNT,
 }
-
-
-def _number(lines: Lines, k: int) -> Floats:
-    return lines.numbers(*lines.column(k))
+"""In the order of a line."""
 
 
 def _when(lines: Lines) -> Places:

@@ -41,13 +41,15 @@ def parse(body: bytes, universe: Universe) -> Parsed:
     offset = offset[good]
     codes = lines.text(lines.starts + 2, 8).tolist()
     place = np.array([universe.place.get(code, -1) for code in codes], dtype=np.int64)
-    numbers = {name: lines.numbers(*lines.column(k + offset)) for name, k in _FIELDS.items()}
+    spans = [lines.column(k + offset) for k in _FIELDS.values()]
+    amount = _last_part(lines, *lines.column(_TRADED + offset))
+    numbers = dict(zip((*_FIELDS, "amount"), lines.numbers(*spans, amount), strict=True))
     numbers["volume"] = numbers["volume"] * np.where(universe.star[place], 1.0, _LOT)
-    numbers["amount"] = lines.numbers(*_last_part(lines, *lines.column(_TRADED + offset)))
     return to_ticks(universe, place, _when(lines, offset), numbers, dropped.items(), spoiled)
 
 
-_FIELDS = {"last": _LAST, "open": _OPEN, "high": _HIGH, "low": _LOW, "prev_close": _PREV_CLOSE, "volume": _VOLUME}
+_FIELDS = {"last": _LAST, "prev_close": _PREV_CLOSE, "open": _OPEN, "volume": _VOLUME, "high": _HIGH, "low": _LOW}
+"""In the order of a line."""
 
 
 def _tildes_of_names(lines: Lines) -> Places:

@@ -1,10 +1,12 @@
 """Parsers of quotes: the vendors' own payloads, and what a bad line does to its neighbours."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -198,7 +200,23 @@ def test_numbers_are_those_that_float_reads(values: list[tuple[int, int]]) -> No
 
     texts = [f"{n}"[:-d] + "." + f"{n}"[-d:] if 0 < d < len(f"{n}") else f"{n}" for n, d in values]
     lines = Lines("\n".join(f"x,{text},y" for text in texts).encode(), b",")
-    assert lines.numbers(*lines.column(1)).tolist() == [float(text) for text in texts]
+    (found,) = lines.numbers(lines.column(1))
+    assert found.tolist() == [float(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "-", ".", "1.2.3", "1-2", "--1", "1e5", "+1", "nan", "inf", " 1", "9" * 16, "1" * 30]
+)
+def test_what_is_no_number_among_numbers_is_none_and_harms_no_other(odd: str) -> None:
+    from streaming.feeds.wire import Lines
+
+    texts = [("10.01", "5."), (odd, "-0.5"), ("7", odd), (".25", "123456789012345")]
+    lines = Lines("\n".join(",".join(("名", *pair)) for pair in texts).encode(), b",")
+    found = lines.numbers(lines.column(1), lines.column(2))
+    alone = [lines.numbers(lines.column(k))[0] for k in (1, 2)]
+    wanted = [[10.01, math.nan, 7.0, 0.25], [5.0, -0.5, math.nan, 123456789012345.0]]
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(alone, wanted)
 
 
 def test_lines_that_did_not_change_are_not_parsed_again() -> None:

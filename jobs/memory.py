@@ -1,0 +1,32 @@
+"""How a service that runs for months keeps its memory level: by what its allocators give back."""
+
+import ctypes
+import os
+
+LARGE = 1 << 20
+"""Bytes from which an array has pages of its own, which go back to the system with it."""
+OPTIONS = {
+    "MALLOC_ARENA_MAX": (-8, 2),
+    "MALLOC_MMAP_THRESHOLD_": (-3, LARGE),
+    "MALLOC_TRIM_THRESHOLD_": (-1, LARGE),
+}
+"""Environment variable, for processes to come -> option of `man 3 mallopt`, for this one, and value."""
+
+
+def keep_level() -> None:
+    """Let what is freed go back to the system, here and in the processes that come from this one.
+
+    Called before pyarrow is loaded and threads are started: Arrow looks once which allocator it is to have.
+
+    At each session's open a market is read and packed anew, in whichever thread is free. Left alone, glibc keeps a heap
+    for each thread (eight a core), keeps arrays of up to 32 MiB in them once one has been freed, and Arrow has heaps
+    of its own: each holds on to the most that it ever had, and their sum rises for hours. Python's objects do not.
+    Where the C library is another one, nothing is done.
+    """
+    own = ctypes.CDLL(None)
+    if not hasattr(own, "mallopt"):
+        return
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    for name, (option, value) in OPTIONS.items():
+        os.environ.setdefault(name, str(value))
+        own.mallopt(option, int(os.environ[name]))
