@@ -82,3 +82,15 @@ def test_a_terminal_of_another_encoding_is_no_error() -> None:
     assert "\\u7b80\\u5355" in mystocks_scan("indicators", "SMA", PYTHONIOENCODING="ascii").stdout
     done = mystocks_scan("indicators", "SMA", "--json", PYTHONIOENCODING="ascii")
     assert json.loads(done.stdout)["title_zh"].startswith("简单")
+
+
+def test_the_live_service_gives_its_allocators_their_orders_before_arrow_is_loaded() -> None:
+    script = (
+        "import sys; from jobs.cli import cli; assert 'pyarrow' not in sys.modules;"
+        " cli.get_command(None, 'run'); import os, pyarrow;"
+        " print(pyarrow.default_memory_pool().backend_name, os.environ['MALLOC_ARENA_MAX'])"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "ARROW"))}
+    done = subprocess.run([sys.executable, "-c", script], env=clean, capture_output=True, text=True, check=True)
+    if sys.platform == "linux":
+        assert done.stdout.split() == ["system", "2"]
