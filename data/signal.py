@@ -67,10 +67,9 @@ class Signal:
     def like(self, changed: Mapping[str, Any]) -> Self:
         """Another signal that differs in some fields; far sooner made than by the constructor."""
         copy = object.__new__(type(self))
-        known = copy.__dict__
-        known.update(self.__dict__)
-        known.update(changed)
+        known = {**self.__dict__, **changed}
         known.pop("id", None)
+        object.__setattr__(copy, "__dict__", known)
         return copy
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,8 +28,8 @@ def meter(result: ScanResult, published: Sequence[Signal]) -> None:
     metrics.scan_fallbacks.inc(len(result.fallbacks))
     metrics.gpu_retries.inc(sum(report.retries for report in result.reports))
     gpu_memory.take(result.reports)
-    for (strategy, action), n in Counter(map(_WHAT, published)).items():
-        metrics.signals.labels(strategy, action).inc(n)
+    for what, n in Counter(map(_WHAT, published)).items():
+        metrics.signals.labels(*what).inc(n)
     for signal in published:
         if signal.received_ns:
             metrics.signal_latency.labels(signal.frame).observe((signal.published_ns - signal.received_ns) / 1e9)

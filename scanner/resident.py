@@ -75,7 +75,7 @@ class ShardTask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan, self.factors)
-        bars = None if self.batch is None else _to_ipc(self.batch.select(COLUMNS))
+        bars = None if self.batch is None else _sent(self.batch)
         changing = self.origin, self.bar_end, self.previous, bars, self.trace, self.revision, self.once
         return _task, (lasting, *changing)
 
@@ -364,6 +364,18 @@ def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
 
 def _table(bars: pa.Table | pa.RecordBatch) -> pa.Table:
     return bars if isinstance(bars, pa.Table) else pa.Table.from_batches([bars])
+
+
+_last_sent: tuple[object, bytes] = (None, b"")
+
+
+def _sent(batch: pa.Table | pa.RecordBatch) -> bytes:
+    """A batch as it travels; that of a scan goes to each of its shards."""
+    global _last_sent
+    last = _last_sent
+    if last[0] is not batch:
+        last = _last_sent = batch, _to_ipc(batch.select(COLUMNS))
+    return last[1]
 
 
 def _to_ipc(bars: pa.Table | pa.RecordBatch) -> bytes:
