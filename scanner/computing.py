@@ -17,10 +17,10 @@ from scanner.cluster import Cluster, engine_for, make_cluster
 from scanner.engines.base import ENGINES, Engine, choose
 from scanner.engines.report import watched
 from scanner.evaluate import evaluate, expressions_of
-from scanner.fields import Source, tail
+from scanner.fields import FIELDS, Source, tail
 from scanner.resident import split
 from scanner.scan import base_terms
-from scanner.terms import Term
+from scanner.terms import Term, order
 
 DEADLINE_S = 600.0
 Stored = npt.NDArray[Any]
@@ -79,7 +79,7 @@ def compute(
             f"precision must be {' or '.join(PRECISIONS)}; got {precision!r}. Leave it out for {PRECISIONS[0]}"
         )
     terms = expressions_of(expressions)
-    source = Source(panel.pack(), adjust=False)
+    source = Source(panel.pack(_stored(terms.values(), panel)), adjust=False)
     wanted = dict.fromkeys(terms.values(), source.length)
     results: Mapping[Term, Any]
     if cluster is None:
@@ -108,6 +108,13 @@ def compute(
         else:
             unpacked[term] = full if own or full is not value else full.copy()
     return Values({expression: unpacked[term] for expression, term in terms.items()}, engines)
+
+
+def _stored(terms: Iterable[Term], panel: Panel) -> list[str]:
+    """The fields of a panel from which terms are computed."""
+    named = {term.data for term in order(terms) if term.op == "field"}
+    every = any(FIELDS[name].deep for name in named)
+    return [name for name in panel.fields if every or name in named]
 
 
 def _owner(value: Any) -> int:
@@ -162,7 +169,7 @@ class _Source(Source):
 
 def _compute(part: _Part) -> tuple[list[Any], str]:
     """On a worker: each term's values, (bars, symbols) of the part's longest symbol, and the engine."""
-    source = _Source(part.panel.pack(), adjust=False)
+    source = _Source(part.panel.pack(_stored(part.terms, part.panel)), adjust=False)
     source.first = part.first
     engine = choose(part.engine)[0] if isinstance(part.engine, str) else part.engine
     with watched(engine) as report:

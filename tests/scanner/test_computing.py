@@ -56,6 +56,26 @@ def test_a_cluster_computes_the_same_bits(dask: DaskCluster, panel: Panel, engin
     assert compute("close", panel, engine, cluster=dask).engine == engine
 
 
+@pytest.mark.parametrize(
+    "expression", ["close", "VWAP()", "pct_change + bars_listed", "at_limit_up", "rank(volume)", "is_st"]
+)
+def test_only_fields_that_are_needed_are_put_together(
+    expression: str, panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = compute([*EXPRESSIONS, expression], panel)  # limits need all fields
+    asked: list[list[str]] = []
+    pack = Panel.pack
+
+    def packed(self: Panel, names: list[str]) -> Any:
+        asked.append(names)
+        return pack(self, names)
+
+    monkeypatch.setattr(Panel, "pack", packed)
+    np.testing.assert_array_equal(compute(expression, panel)[expression], every[expression])
+    simple = {"close": ["close"], "rank(volume)": ["volume"], "is_st": []}
+    assert asked == [simple.get(expression, asked[0])]
+
+
 def test_symbols_are_computed_by_the_workers(dask: DaskCluster, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     dask._client.wait_for_workers(2, timeout=60)
     expected = compute("RSI(14)", panel, "talib")
