@@ -4,7 +4,9 @@
 
 After each SIGKILL every file is read, checksums and all: no bar and no signal may be there twice, and every bar must be
 the simulated market's own, without a gap between the first bar end and the last, in each of several frames. A last run
-then goes on from there, and every session that is over has its longer bars. Exit code 1 where anything is not so.
+then goes on from there, and every session that is over has its longer bars. Another service, with its own store, does
+the same without being killed: every signal must be there once, with the same values. Exit code 1 where anything is not
+so.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,6 +35,8 @@ strategies:
   - {name: hour, frame: 60m, when: close > open, action: BUY}
   - {name: day, frame: 1d, when: "close > SMA(close, 5)", action: BUY, cooldown: 2}
 """
+HISTORY = 250
+"""One-minute bar ends that a simulated store begins with."""
 COMMAND = "import sys; from jobs.cli import main; main(['run', *sys.argv[1:], '--json', '--speed', '0', '--port', '0'])"
 
 
@@ -80,6 +85,13 @@ def lacking(folder: Path) -> list[str]:
     return [f"{frame} bars are missing" for frame in ("5m", "60m", "1d") if not set(over) <= set(store.bar_ends(frame))]
 
 
+def signals(folder: Path) -> list[tuple[Any, ...]]:
+    """The signals of a store, without what says when they came about."""
+    table = SignalHistory(folder / "signals").query(newest_first=False)
+    names = ("id", "price", "confidence", "values", "engine", "origin", "at_limit_up", "at_limit_down", "name")
+    return sorted(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
 def main() -> int:
     """Kill, look, and go on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,7 +108,7 @@ def main() -> int:
         folder = Path(name) / "sim"
         rules = Path(name) / "rules.yaml"
         rules.write_text(RULES)
-        options = (*options, "--strategies", str(rules))
+        options = (*options, "--strategies", str(rules), "--engine", "vector")
         for round_ in range(given.rounds):
             process = start(folder, *options)
             time.sleep(rng.uniform(0.4, 6.0))
@@ -110,9 +122,17 @@ def main() -> int:
         code = process.wait()
         after = len(BarStore(folder).bar_ends("1m"))
         found = faults(folder, market) + lacking(folder)
+        calm = Path(name) / "calm"
+        start(calm, *options, "--intervals", str(after - HISTORY)).wait()
+        mine, other = signals(folder), signals(calm)
+        if mine != other:
+            found.append(f"{len(set(mine) ^ set(other))} of {len(other)} signals differ from those of a calm run")
         failures += bool(found) or code != 0 or after != bars + 3
     said = "; ".join(found) or "whole"
-    print(f"{given.rounds} kills, {failures} failures; the last run ended with {code} and {after} bar ends: {said}")
+    print(
+        f"{given.rounds} kills, {failures} failures; the last run ended with {code}, {after} bar ends and"
+        f" {len(other)} signals: {said}"
+    )
     return 1 if failures else 0
 
 

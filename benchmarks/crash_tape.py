@@ -27,6 +27,7 @@ import pyarrow as pa
 from data.calendar import bar_ends
 from data.history import SignalHistory
 from data.panel import Panel
+from data.schema import FRAMES
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.live import LiveService
@@ -41,7 +42,7 @@ from streaming.bus import EventBus
 from streaming.segment import Segment, segments
 from streaming.tape import Tape
 
-FRAMES = ("1m", "5m", "1d")
+SCANNED = ("1m", "5m", "1d")
 FRAME = FRAMES[0]
 HISTORY_BARS = 250
 PER_SESSION = 4803
@@ -107,7 +108,7 @@ def serve(folder: Path, n_symbols: int, upto: int, pause_s: float) -> None:
             cluster=make_cluster("inline"),
             history=history,
         )
-        for frame in FRAMES
+        for frame in SCANNED
     ]
     bus = EventBus()
     feed = OnceFeed(market, on_tape(folder / "tape"), upto, pause_s)
@@ -153,7 +154,7 @@ def differences(broken: BarStore, calm: BarStore, market: SimulatedMarket, upto:
         if n_keys != tables[0].num_rows:
             found.append(f"{tables[0].num_rows - n_keys} {frame} bars are there twice")
         ours, theirs = (Panel.from_table(table, frame) for table in tables)
-        own = Panel.from_table(market.bars(frame, *sessions), frame)
+        own = Panel.from_table(market.bars(frame, *sessions), frame, theirs.symbols)  # those who traded so far
         for name in ("open", "high", "low", "close", "volume", "amount"):
             if not np.array_equal(ours[name], theirs[name], equal_nan=True):
                 found.append(f"{name} of the {frame} bars differs from the calm day's")
