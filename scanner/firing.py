@@ -79,7 +79,8 @@ class Firing:
         running: Running,
         plain: Callable[[Term], Term],
     ) -> None:
-        self._get = running.machine.get
+        self._elsewhere = running.machine.xp is not np
+        """Whether rows are on a GPU: numpy decides here, for the little that is asked of all symbols."""
         self._n = len(rules)
         number = Counter(part for rule, _ in rules for part in set(_parts(rule.when)))
         self._alone: list[_Asked] = []
@@ -102,7 +103,7 @@ class Firing:
         """Each rule's, of the symbols of `among`."""
         found: list[Hits] = [hits_of(None, _NOBODY, {}, [])] * self._n
         every = np.arange(len(among))
-        values = {term: self._get(row) for term, row in self._first().items()}
+        values = self._first(every if self._elsewhere else None)
         for asked in self._alone:
             found[asked.place] = asked.hits(every, (values[asked.when] & among).nonzero()[0], values)
         for behind in self._behind:

@@ -259,7 +259,7 @@ class Running:
     def _some(self, row: Any, columns: Columns | None) -> Any:
         if columns is None or np.ndim(row) == 0:
             return row
-        return self.machine.get(row).take(columns)
+        return (row if isinstance(row, np.ndarray) else self.machine.get(row)).take(columns)
 
     def _compute(self, term: Term) -> Any:
         if term.op == "const":
