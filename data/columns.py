@@ -1,5 +1,7 @@
 """Columns: numpy arrays handed to Arrow as they lie, without a copy or a look at the values, and back."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,28 @@ def column(values: npt.NDArray[Any], type_: pa.DataType, *, missing: npt.NDArray
 def symbol_column(codes: npt.NDArray[np.int32], symbols: pa.StringArray) -> pa.DictionaryArray:
     """Places in `symbols` as a dictionary-encoded column of symbols."""
     return pa.DictionaryArray.from_arrays(column(codes, pa.int32()), symbols)
+
+
+class Lookup:
+    """Where the entries of a dictionary of symbols stand by `place`, -1 for those that do not; not to be written to.
+
+    Of the `most` dictionaries met last it is remembered: each connection of a feed gives its own with every frame.
+    """
+
+    def __init__(self, place: Mapping[str, int], most: int = 128) -> None:
+        self._place, self._most = place, most
+        self._met: OrderedDict[tuple[object, ...], tuple[pa.Array, npt.NDArray[np.int64]]] = OrderedDict()
+
+    def __call__(self, dictionary: pa.Array) -> npt.NDArray[np.int64]:
+        key = (len(dictionary), *((dictionary[0].as_py(), dictionary[-1].as_py()) if len(dictionary) else ()))
+        known = self._met.get(key)
+        if known is None or not known[0].equals(dictionary):
+            places = [self._place.get(name, -1) for name in dictionary.to_pylist()]
+            known = self._met[key] = dictionary, np.array(places, dtype=np.int64)
+            if len(self._met) > self._most:
+                self._met.popitem(last=False)
+        self._met.move_to_end(key)
+        return known[1]
 
 
 def numbers(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.calendar import DAY, MINUTE, SECOND, bar_ends, bar_start, day_ns, local_day, minute_index
-from data.columns import column, symbol_column
+from data.columns import Lookup, column, symbol_column
 from data.panel import Floats
 from data.schema import AFTER_HOURS, BAR, FLAG_INCOMPLETE, FRAMES, SYMBOL, TIME
 from streaming.folding import MINUTES, Mask, Places, Quotes, Session, joined, one_a_symbol
@@ -76,8 +76,7 @@ class MarketBars:
         self.counts: Counter[str] = Counter()
         self._place = {symbol: j for j, symbol in enumerate(self.symbols)}
         self._dictionary = pa.array(self.symbols, pa.string())
-        # Whose places were looked up last: a feed's batches share one dictionary.
-        self._known: tuple[pa.Array, Places] = (self._dictionary, np.arange(len(self.symbols)))
+        self._lookup = Lookup(self._place)
         self._grace = np.full(MINUTES, round(grace_s * SECOND))
         self._grace[-1] = round(max(grace_s, closing_grace_s) * SECOND)
         self._late = round(late_s * SECOND)
@@ -220,10 +219,7 @@ class MarketBars:
         symbol = batch.column(batch.schema.get_field_index("symbol"))
         if not pa.types.is_dictionary(symbol.type):
             symbol = symbol.cast(SYMBOL)
-        if not self._known[0].equals(symbol.dictionary):
-            places = [self._place.get(name, -1) for name in symbol.dictionary.to_pylist()]
-            self._known = (symbol.dictionary, np.array(places, dtype=np.int64))
-        at = self._known[1][symbol.indices.to_numpy()]
+        at = self._lookup(symbol.dictionary)[symbol.indices.to_numpy()]
         time = batch.column(batch.schema.get_field_index("quote_time")).view(pa.int64()).to_numpy()
         numbers = [batch.column(batch.schema.get_field_index(name)).to_numpy() for name in _NUMBERS]
         quotes = Quotes(at, time, *numbers)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data.calendar import DAY, MINUTE, SECOND, SHANGHAI
+from data.columns import Lookup
 from data.panel import Times
 
 _AHEAD = 10 * MINUTE
@@ -67,6 +67,7 @@ class Merge:
         self._tolerance, self._within = tolerance, int(within_s * SECOND)
         self._place: dict[str, int] = {}
         self._known = pa.array([], pa.string())
+        self._lookup = Lookup(self._place)
         self.published = Quotes()
 
     def add(self, symbols: Iterable[str]) -> None:
@@ -74,6 +75,7 @@ class Merge:
         for symbol in symbols:
             self._place.setdefault(symbol, len(self._place))
         self._known = pa.array(list(self._place), pa.string())
+        self._lookup = Lookup(self._place)
         self.published.grow(len(self._place))
 
     def __len__(self) -> int:
@@ -96,8 +98,7 @@ class Merge:
         what the other providers have. The batch's metadata: `received_ns`.
         """
         column = batch["symbol"]
-        at = pc.index_in(column.dictionary, value_set=self._known).fill_null(-1).to_numpy(zero_copy_only=False)
-        place = at.astype(np.int64)[column.indices.to_numpy()] if batch.num_rows else np.zeros(0, np.int64)
+        place = self._lookup(column.dictionary)[column.indices.to_numpy()] if batch.num_rows else np.zeros(0, np.int64)
         time = batch["quote_time"].view(pa.int64()).to_numpy()
         volume, last = batch["volume"].to_numpy(), batch["last"].to_numpy()
         order = np.lexsort((volume, time))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.columns import column, numbers, symbol_column
+from data.columns import Lookup, column, numbers, symbol_column
 from data.schema import SYMBOL, TIME
 from data.simulator import SimulatedMarket
 from data.store import BarStore
@@ -64,3 +64,16 @@ def test_reading_and_packing_bars_needs_no_pandas(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_lookup_is_right_for_each_dictionary_and_keeps_so_many() -> None:
+    place = {name: j for j, name in enumerate("abcdefgh")}
+    lookup = Lookup(place, most=2)
+    # Two share length and ends, others recur after they were forgotten; one is empty, one has a stranger.
+    texts = ["abc", "adc", "abc", "", "hxa", "abc", "adc", "abc", "h"]
+    for text in texts:
+        found = lookup(pa.array(list(text), pa.string()))
+        assert found.tolist() == [place.get(name, -1) for name in text]
+        assert len(lookup._met) <= 2
+    again = pa.array(list("abc"), pa.string())
+    assert lookup(again) is lookup(again)
