@@ -122,7 +122,7 @@ class Lines:
             values: Floats = texts.cast(pa.float64()).to_numpy().reshape(len(edges), len(spans))
         except pa.ArrowInvalid:
             return None
-        return [np.ascontiguousarray(column) for column in values.T]
+        return [column.copy() for column in values.T]
 
     def _any(self, begin: Places, end: Places) -> Floats:
         """Whatever there is, a byte of each at a time."""
