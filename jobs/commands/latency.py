@@ -76,9 +76,9 @@ def command(
 def _for_people(found: list[Stage]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
-    for title in ("intervals", *(f"p{p}" for p in PERCENTILES), "most"):
-        table.add_column(title, justify="right")
+    for title in ("intervals", *(f"p{p} ms" for p in PERCENTILES), "most ms"):
+        table.add_column(title, justify="right", no_wrap=True)
     for stage in found:
         numbers = [*stage.percentiles_ms.values(), stage.max_ms]
-        table.add_row(stage.name, str(stage.n), *(f"{ms:,.1f} ms" if stage.n else "-" for ms in numbers))
+        table.add_row(stage.name, str(stage.n), *(f"{ms:,.1f}" if stage.n else "-" for ms in numbers))
     return table
