@@ -19,6 +19,7 @@ from data.store import BarStore
 from jobs.backfilling import Backfill, open_backfill
 from jobs.live import LiveService, Stage
 from jobs.roles import Overheard, in_turn, open_bus
+from jobs.routes import open_routes, routes
 from jobs.scanning import MarketScan, replayable, scannable
 from jobs.screen import LineScreen, Screen
 from jobs.show import local_time
@@ -32,12 +33,12 @@ from jobs.wiring import Parts, clock_ns, count_of, fold_of, is_repeatable, live_
 from scanner.engines.base import Engine, load
 from scanner.engines.warm import Warming
 from scanner.loading import load as load_strategies
-from streaming.broadcast import SignalServer
 from streaming.bus import SIGNALS
 from streaming.feeds import find_feed
 from streaming.feeds.replay import ReplayFeed
 from streaming.manager import StreamManager
 from streaming.ports import Bus, Feed, SharedBus
+from streaming.server import SignalServer
 
 
 async def scan(
@@ -55,7 +56,7 @@ async def scan(
     frames, scanned = live_frames(settings, parts.strategies)
     history_bars = settings.scan.history_bars or settings.feed.history_bars
     history = SignalHistory(store.root / "signals")
-    server = SignalServer(settings.serve.host, settings.serve.port, epoch=history.epoch, replay=history.since)
+    server = _server(settings, history)
     bus = await open_bus(settings, store)
     backfill: Backfill | None = None
     try:
@@ -152,7 +153,7 @@ async def feed(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
 async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
     """Serve what a scan in another process publishes."""
     history = SignalHistory(store.root / "signals")
-    server = SignalServer(settings.serve.host, settings.serve.port, epoch=history.epoch, replay=history.since)
+    server = _server(settings, history)
     server.begin(*history.place())
     bus = await open_bus(settings, store)
     try:
@@ -167,6 +168,18 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
     finally:
         await bus.close()
         await server.stop()
+
+
+def _server(settings: Settings, history: SignalHistory) -> SignalServer:
+    """The server of the history's signals, not started."""
+    return SignalServer(
+        settings.serve.host,
+        settings.serve.port,
+        epoch=history.epoch,
+        replay=history.since,
+        routes=routes(),
+        open_routes=open_routes(),
+    )
 
 
 async def _simulated(

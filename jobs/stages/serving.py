@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from data.history import SignalHistory
 from data.signal import Signal, from_table
-from streaming.broadcast import PAGE, SignalServer
+from streaming.broadcast import PAGE
 from streaming.bus import SIGNALS
 from streaming.ports import Bus, Policy
+from streaming.server import SignalServer
 
 log = logging.getLogger(__name__)
 

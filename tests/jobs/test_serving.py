@@ -16,8 +16,8 @@ from data.history import SignalHistory
 from data.schema import SIGNAL
 from data.signal import Signal, to_table
 from jobs.stages.serving import Serving
-from streaming.broadcast import SignalServer
 from streaming.bus import SIGNALS, EventBus
+from streaming.server import SignalServer
 
 END = 1_748_223_000 * 10**9
 MINUTE = 60 * 10**9
@@ -48,7 +48,7 @@ async def served(root: Path) -> AsyncIterator[tuple[Scan, SignalServer]]:
     bus, history = EventBus(), SignalHistory(root)
     epoch, seq = history.place()
     server = SignalServer("127.0.0.1", 0, epoch=epoch, replay=history.since)
-    server.seq = seq
+    server.begin(epoch, seq)
     await server.start()
     stage = asyncio.create_task(Serving(bus, server, history=history).run())
     try:

@@ -21,7 +21,7 @@ from data.errors import FeedError, UnknownSymbolError
 from data.history import SignalHistory
 from data.signal import Signal
 from jobs.cli import cli
-from streaming.broadcast import SignalServer
+from streaming.server import SignalServer
 
 CLOSE = 1_748_242_800 * 10**9  # 2025-05-26 15:00 in Shanghai
 BUY = Signal("macd_golden_cross", "v1", "600519.SH", "1d", CLOSE, "BUY", 0.8, 1523.5, "talib", 0, name="贵州茅台")

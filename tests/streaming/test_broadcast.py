@@ -5,8 +5,6 @@ import json
 import random
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -23,7 +21,7 @@ from data.errors import SettingsError, StoreError, UsageError
 from data.history import SignalHistory
 from data.signal import Signal
 from streaming import broadcast
-from streaming.broadcast import SignalServer
+from streaming.server import SignalServer
 
 MINUTE = 60 * 10**9
 END = 1_748_223_000 * 10**9
@@ -264,30 +262,6 @@ def test_a_message_that_is_too_long_ends_the_connection_and_no_other() -> None:
             await server.publish(numbered(1, fired(0)))
             assert (await said(other))["seq"] == 1
             assert server.clients == 1
-
-    run(test())
-
-
-def test_other_paths() -> None:
-    def status(url: str) -> tuple[int, bytes]:
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-
-    async def test() -> None:
-        async with serving() as server:
-            base = server.url.replace("ws://", "http://").removesuffix("/ws/signals")
-            assert await asyncio.to_thread(status, f"{base}/healthz") == (200, b"ok\n")
-            code, text = await asyncio.to_thread(status, f"{base}/metrics")
-            assert (code, b"\nmystocks_scan_fallbacks_total " in text) == (200, True)
-            code, text = await asyncio.to_thread(status, f"{base}/ws/other?x=/ws/signals")
-            assert (code, b"/ws/signals" in text) == (404, True)
-            assert (await asyncio.to_thread(status, f"{base}/ws/signals"))[0] == 426
-            async with connect(f"{server.url}?from=a+page", proxy=None) as client:
-                assert (await said(client))["type"] == "hello"
 
     run(test())
 

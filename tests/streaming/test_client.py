@@ -14,9 +14,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from data.errors import FeedError, UsageError
 from data.history import SignalHistory
 from data.signal import Signal
-from streaming.broadcast import SignalServer
 from streaming.client import signals
 from streaming.filter import Filter
+from streaming.server import SignalServer
 
 END = 1_748_223_000 * 10**9
 QUICK = (0.01, 0.05)
