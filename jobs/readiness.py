@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,7 +38,7 @@ def warm_ups(plan: Plan, history_bars: int | None) -> dict[str, int]:
 
 def bars_had(
     store: BarStore, frame: str, symbols: Sequence[str], *, after: int | None = None, upto: int | None = None
-) -> "np.typing.NDArray[np.int64]":
+) -> npt.NDArray[np.int64]:
     """(symbols,) how many bars of a frame each has with `after` < bar_end <= `upto` (UTC ns), revisions once."""
     had = np.zeros(len(symbols), dtype=np.int64)
     if not store.files(frame):
@@ -58,20 +59,31 @@ class Readiness:
         self._place = {symbol: j for j, symbol in enumerate(self._symbols)}
         self._had = np.zeros(len(self._symbols), dtype=np.int64)
         self._origin: int | None = None
+        self._looked: tuple[Sequence[str], npt.NDArray[np.intp]] = ((), np.empty(0, dtype=np.intp))
+        """The symbols asked for last, and their places."""
 
     def forget(self) -> None:
         """Count anew with the next bar: the store may have got older ones."""
         self._origin = None
 
-    def take(self, store: BarStore, frame: str, origin: int, bar_end: int, batch: pa.RecordBatch | None) -> None:
-        """The bars of `bar_end` (UTC ns): a batch, or what is stored."""
+    def take(
+        self, store: BarStore, frame: str, origin: int, bar_end: int | None, batch: pa.Table | pa.RecordBatch | None
+    ) -> None:
+        """The bars of `bar_end` (UTC ns): a batch, or what is stored; None: all that is stored."""
         if origin != self._origin:
             self._origin = origin
-            upto = bar_end if batch is None else bar_end - 1
+            upto = bar_end if batch is None or bar_end is None else bar_end - 1
             self._had = bars_had(store, frame, self._symbols, after=origin - 1, upto=upto)
         if batch is not None:
             names = batch["symbol"].cast(pa.string()).to_pylist()
             self._had[[self._place[name] for name in names if name in self._place]] += 1
+
+    def of(self, strategy: str, symbols: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """(symbols,) who is ready for a strategy, as `scanner.market.Ready` has it."""
+        if self._looked[0] != symbols:
+            self._looked = symbols, np.array([self._place[symbol] for symbol in symbols], dtype=np.intp)
+        ready: npt.NDArray[np.bool_] = self._had[self._looked[1]] >= self.needs.get(strategy, 1)
+        return ready
 
     def only_ready(self, hits: Iterable[Hit]) -> tuple[tuple[Hit, ...], Coverage]:
         """The hits on symbols that are ready for their strategy, and how it stands."""

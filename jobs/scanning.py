@@ -96,12 +96,9 @@ class MarketScan:
         """
         start = time.perf_counter()
         answers = self._ask(self.shards, bar_end, origin, previous=previous, batch=batch, once=developing)
-        result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
-        coverage = None
         if self.ready is not None:
             self.ready.take(self.store, self.frame, origin, bar_end, None if developing else batch)
-            hits, coverage = self.ready.only_ready(result.hits)
-            result = replace(result, hits=hits)
+        result, coverage = self._merge(answers, bar_end)
         result = replace(result, elapsed_s=time.perf_counter() - start)
         for reason in result.fallbacks:
             log.warning("bar %d was scanned by %s: %s", bar_end, result.engine, reason)
@@ -149,9 +146,9 @@ class MarketScan:
         seen = everybody if self.plan.candidates else tuple(sorted(revised.numbers.keys() & set(everybody)))
         shards = [seen] if seen and origin <= bar_end else []
         answers = self._ask(shards, bar_end, origin, once=True)
-        result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names)
         if self.ready is not None:
-            result = replace(result, hits=self.ready.only_ready(result.hits)[0])
+            self.ready.take(self.store, self.frame, origin, None, None)
+        result, _ = self._merge(answers, bar_end)
         result = replace(result, elapsed_s=time.perf_counter() - start)
         stamps = Stamps(quote_ns, received_ns, bar_closed_ns, time.time_ns())
         fired = self._fired(bar_end)
@@ -197,6 +194,16 @@ class MarketScan:
             for shard in shards
         ]
         return list(self.cluster.run(tasks, deadline_s=self.deadline_s)) if tasks else []
+
+    def _merge(self, answers: Sequence[ShardAnswer], bar_end: int) -> tuple[ScanResult, Coverage | None]:
+        """What strategies find on the symbols that they may look at."""
+        ready = self.ready
+        of = None if ready is None else ready.of
+        result = merge(self.plan, self.strategies, answers, bar_end, self.engine, names=self.names, ready=of)
+        if ready is None:
+            return result, None
+        hits, coverage = ready.only_ready(result.hits)
+        return replace(result, hits=hits), coverage
 
     def _standing(self, bar_end: int, symbols: Sequence[str] | None = None) -> dict[Key, Signal]:
         """What was published for closed bars of `bar_end` and has not been revoked."""

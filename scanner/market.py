@@ -1,7 +1,7 @@
 """The answers of all shards -> hits -> signals: what looks across the market is decided here, once."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ from scanner.terms import Term
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+Ready = Callable[[str, Sequence[str]], Mask]
+"""Strategy, symbols -> (symbols,) whether it may look at each."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +62,29 @@ def merge(
     engine: Engine,
     *,
     names: Mapping[str, str] | None = None,
+    ready: Ready | None = None,
 ) -> ScanResult:
     """The answers of all shards -> the result, in the order of strategies, then symbols.
 
-    A Python strategy that raises gives no hits and stands in `failed`; the others go on.
+    A Python strategy that raises gives no hits and stands in `failed`; the others go on. `ready`: who has no place in
+    what a strategy sees of the market, as if halted; None: all have one.
     """
     hits = [hit for answer in answers for hit in answer.hits]
     gapped = [pair for answer in answers for pair in answer.gapped]
     failed: dict[str, str] = {}
     by_name = {strategy.name: strategy for strategy in strategies}
     if plan.candidates:
-        market = _Market(plan, answers, bar_end, names or {})
+        market = _Market(plan, answers, bar_end, names or {}, ready)
     for candidate in plan.candidates:
         strategy = by_name[candidate.name]
         if isinstance(strategy, Rule):
             more, silenced = market.decide(candidate.name, market.rule_hits(strategy, engine))
         else:
+            context = market.context(strategy)
+            if not context.current.any():
+                continue  # nobody can fire, and code that takes the best of none raises
             try:
-                more, silenced = market.decide(candidate.name, strategy.run(market.context(strategy)))
+                more, silenced = market.decide(candidate.name, strategy.run(context))
             except Exception as error:  # a strategy of the user's own must not take the others down
                 log.exception("strategy %s raised at bar %d", candidate.name, bar_end)
                 failed[candidate.name] = f"{type(error).__name__}: {error}"
@@ -104,7 +112,14 @@ def merge(
 class _Market:
     """All shards' last bars side by side, in the order of symbols."""
 
-    def __init__(self, plan: Plan, answers: Sequence[ShardAnswer], bar_end: int, names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        answers: Sequence[ShardAnswer],
+        bar_end: int,
+        names: Mapping[str, str],
+        ready: Ready | None,
+    ) -> None:
         parts = [answer.newest for answer in answers if answer.newest is not None]
         symbols = [symbol for part in parts for symbol in part.symbols]
         order = np.argsort(np.array(symbols))
@@ -128,46 +143,55 @@ class _Market:
             )
             for candidate in plan.candidates
         }
+        self._ready = ready
         self.values: dict[Term, Any] = {}
         for number, (term, _) in enumerate(plan.wanted):
             values = [answer.wanted[number] for answer in answers]
             if isinstance(values[0], tuple):
-                self.values[term] = tuple(self._of_current(joined(part)) for part in zip(*values, strict=True))
+                self.values[term] = tuple(joined(part) for part in zip(*values, strict=True))
             else:
-                self.values[term] = self._of_current(joined(values))
+                self.values[term] = joined(values)
 
-    def _of_current(self, values: Array) -> Array:
-        """A halted symbol's newest value is an older bar's: it has no place among those of this one."""
-        return values if values.dtype == object else np.where(self.newest.current, values, np.nan)
+    def _current(self, strategy: str) -> Mask:
+        """Who has a bar at the scanned bar end, and has had those that the strategy's values depend on."""
+        current = self.newest.current
+        return current.copy() if self._ready is None else current & self._ready(strategy, self.newest.symbols)
 
     def context(self, strategy: PythonStrategy) -> MarketContext:
         """The market as a Python strategy sees it."""
+        current = self._current(strategy.name)
         indicators: dict[str, Any] = {}
         for name, term in strategy.terms.items():
             value = self.values[term]
             if isinstance(value, tuple):
-                outputs = {o: v[-strategy.bars :].copy() for o, v in zip(term.indicator.outputs, value, strict=True)}
+                parts = zip(term.indicator.outputs, value, strict=True)
+                outputs = {output: _among(current, part[-strategy.bars :]) for output, part in parts}
                 indicators[name] = Outputs(outputs, term.indicator.aliases)
             else:
-                indicators[name] = value[-strategy.bars :].copy()
+                indicators[name] = _among(current, value[-strategy.bars :])
         newest = self.newest
         # Copies: what one strategy does to its arrays is no business of the next.
-        price, current = newest.price.copy(), newest.current.copy()
+        price = newest.price.copy()
         return MarketContext(self.plan.frame, self.bar_end, newest.symbols, self.names, indicators, price, current)
 
     def rule_hits(self, rule: Rule, engine: Engine) -> Hits:
         """A rule across the market, on the newest bars of those that have one at the scanned bar end."""
-        current = self.newest.current
+        current = self._current(rule.name)
         ends = np.where(current, self.bar_end, NO_BAR)[None]
         lengths = np.ones(len(current), dtype=np.int64)
         source = Source(Packed(self.plan.frame, self.newest.symbols, ends, lengths, {}))
         terms = [rule.when, *rule.shown]
-        known = {term: self.values[term][-1:] for term in base_terms(terms)}
+        known = {term: _among(current, self.values[term][-1:]) for term in base_terms(terms)}
         return rule_hits(rule, evaluate(dict.fromkeys(terms, 1), source, engine, known), current)
 
     def decide(self, name: str, found: Hits) -> tuple[list[Hit], list[tuple[str, str]]]:
         """As `scanner.decide.decide`."""
         return decide(name, found, self.standings[name], self.newest)
+
+
+def _among(current: Mask, values: Array) -> Array:
+    """Values of one's own: a halted symbol's newest is an older bar's, and has no place among those of this one."""
+    return values.copy() if values.dtype == object else np.where(current, values, np.nan)
 
 
 def to_signals(

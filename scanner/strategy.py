@@ -233,10 +233,10 @@ class Outputs(Mapping[str, Array]):
 class MarketContext:
     """The whole market at one bar, as a Python strategy sees it.
 
-    `current`: (symbols,) whether a symbol has a bar at `bar_end`: only those can fire. `indicators`: the strategy's own
-    names -> float64 (bars, symbols), each symbol's own bars, the newest last, conditions as 1.0 and 0.0, NaN where
-    unknown and where a symbol is not current; an indicator with several outputs has them as attributes. `price`:
-    (symbols,) CNY, raw close.
+    `current`: (symbols,) whether a symbol has a bar at `bar_end`, and has had those that the strategy needs where
+    that is asked: only those can fire. `indicators`: the strategy's own names -> float64 (bars, symbols), each
+    symbol's own bars, the newest last, conditions as 1.0 and 0.0, NaN where unknown and where a symbol is not
+    current; an indicator with several outputs has them as attributes. `price`: (symbols,) CNY, raw close.
     """
 
     frame: str
