@@ -282,7 +282,8 @@ def _read(
             ),
             "known_at": (None, known_by),
         }
-        read = dict.fromkeys([*names, *(name for name, bound in bounds.items() if bound != (None, None))])
+        bounded = [name for name, bound in bounds.items() if bound != (None, None)]
+        read = dict.fromkeys([*names, *bounded, *(["symbol"] if symbols is not None else [])])
         try:
             table = read_columns(file.path, list(read))
         except FileNotFoundError:
@@ -294,11 +295,11 @@ def _read(
                 table = table.filter(pc.greater(table[name], _time(above)))
             if most is not None:
                 table = table.filter(pc.less_equal(table[name], _time(most)))
-        tables.append(table.select(names))
-    table = pa.concat_tables(tables or [STORED.empty_table().select(names)]).cast(
+        # File by file: of one symbol, memory holds no more than a file of the others.
+        tables.append(table.select(names) if symbols is None else _of_symbols(table, symbols).select(names))
+    return pa.concat_tables(tables or [STORED.empty_table().select(names)]).cast(
         pa.schema([STORED.field(name) for name in names])
     )
-    return table if symbols is None else _of_symbols(table, symbols)
 
 
 def _past(file: BarFile, upto: int | None) -> bool:

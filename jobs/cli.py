@@ -20,6 +20,7 @@ COMMANDS = {
     "indicators": ("jobs.commands.indicators", "List the indicators, or describe one."),
     "strategies": ("jobs.commands.strategies", "List the strategies, or check files of them."),
     "signals": ("jobs.commands.signals", "Query the history of signals."),
+    "chart": ("jobs.commands.chart", "Draw a symbol's K-lines with indicators and its signals."),
     "latency": ("jobs.commands.latency", "Show where the time went from quotes to signals."),
     "replay": ("jobs.commands.replay", "Run a recorded session through the live path again, and compare."),
     "watch": ("jobs.commands.watch", "Watch signals live, as a subscriber of /ws/signals."),

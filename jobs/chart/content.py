@@ -1,0 +1,182 @@
+"""What a chart holds, computed once: a symbol's bars, the lines over and under them, and the marks of its signals.
+
+Prices stand on the newest shown bar's basis (forward-adjusted), as indicators see them; a signal's own price is the one
+that was traded, and its mark stands at that price on the adjusted scale.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data.panel import Floats, Times
+from jobs.show import local_time
+
+Style = Literal["line", "bars", "dots"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values to be drawn, (bars,), NaN where there is none."""
+
+    label: str
+    values: Floats
+    style: Style = "line"
+
+
+@dataclass(frozen=True)
+class Pane:
+    """Lines on a scale of their own, below the prices; `levels` are lines of reference."""
+
+    title: str
+    lines: tuple[Line, ...]
+    levels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What strategies said at one bar, by one action."""
+
+    place: int
+    """Of the bar among those shown."""
+    action: str
+    strategies: tuple[str, ...]
+    confidence: float
+    """The highest of theirs."""
+    price: float
+    """CNY as it was traded."""
+    level: float
+    """The same on the chart's scale."""
+    recorded: bool
+    """Whether the history has it; else the rule was computed anew over the bars shown."""
+
+    def __str__(self) -> str:
+        how = "" if self.recorded else ", computed anew"
+        return f"{self.action} {', '.join(self.strategies)} ({self.confidence:.2f}) at {self.price:.2f}{how}"
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Sessions between two neighbouring bars in which the symbol did not trade."""
+
+    place: int
+    """Of the first bar after it."""
+    sessions: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """A chart of one symbol. Arrays are (bars,), oldest first; a suspended session has no bar."""
+
+    symbol: str
+    name: str | None
+    frame: str
+    times: Times
+    """UTC ns: bar ends."""
+    prices: Mapping[str, Floats]
+    """open, high, low, close in CNY, forward-adjusted."""
+    raw_close: Floats
+    """CNY, as it was traded."""
+    volume: Floats
+    """Shares."""
+    amount: Floats
+    """CNY, NaN where unknown."""
+    change: Floats
+    """Percent of the exchange's previous close, NaN where unknown."""
+    before: float
+    """CNY: the close before the first bar shown, on the same scale; NaN where there is none."""
+    idle: npt.NDArray[np.bool_]
+    """Bars without a trade."""
+    incomplete: npt.NDArray[np.bool_]
+    """Bars that may lack some of their trades."""
+    at_limit: npt.NDArray[np.int8]
+    """1 where a bar closed at its limit up, -1 at its limit down, 0 elsewhere and where the limit is unknown."""
+    overlays: tuple[Line, ...] = ()
+    volume_lines: tuple[Line, ...] = ()
+    panes: tuple[Pane, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    halts: tuple[Halt, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What whoever looks at the chart should know of it."""
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def heading(self) -> str:
+        """`贵州茅台 600519.SH`."""
+        return f"{self.name} {self.symbol}" if self.name else self.symbol
+
+    @property
+    def labels(self) -> list[str]:
+        """The exchange's time of each bar: a day, or a day and a time."""
+        return [local_time(int(ns))[: 10 if self.frame == "1d" else 16] for ns in self.times]
+
+    @property
+    def factors(self) -> Floats:
+        """By what traded prices are multiplied to stand on the chart's scale."""
+        found: Floats = self.prices["close"] / self.raw_close
+        return found
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether any price shown differs from the one that was traded."""
+        return bool((np.abs(self.factors - 1) > 1e-9).any())
+
+    @property
+    def direction(self) -> npt.NDArray[np.int8]:
+        """1 up, -1 down, 0 neither: close against open and, of a bar with one price, against the close before."""
+        close = self.prices["close"]
+        within = np.sign(close - self.prices["open"])
+        before = np.concatenate([[self.before], close[:-1]])[: len(close)]
+        across = np.nan_to_num(np.sign(close - before))
+        return np.where(within != 0, within, across).astype(np.int8)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: null for what is unknown."""
+
+        def line(one: Line) -> dict[str, Any]:
+            return {"label": one.label, "style": one.style, "values": _numbers(one.values)}
+
+        return {
+            "symbol": self.symbol,
+            "name": self.name,
+            "frame": self.frame,
+            "time": self.labels,
+            "bar_end": [int(ns) for ns in self.times],
+            **{name: _numbers(values) for name, values in self.prices.items()},
+            "raw_close": _numbers(self.raw_close),
+            "volume": _numbers(self.volume),
+            "amount": _numbers(self.amount),
+            "change_pct": _numbers(self.change),
+            "no_trade": self.idle.tolist(),
+            "incomplete": self.incomplete.tolist(),
+            "at_limit": self.at_limit.tolist(),
+            "adjusted": self.adjusted,
+            "overlays": [line(one) for one in self.overlays],
+            "volume_lines": [line(one) for one in self.volume_lines],
+            "panes": [
+                {"title": pane.title, "levels": list(pane.levels), "lines": [line(one) for one in pane.lines]}
+                for pane in self.panes
+            ],
+            "signals": [
+                {
+                    "time": self.labels[mark.place],
+                    "action": mark.action,
+                    "strategies": list(mark.strategies),
+                    "confidence": mark.confidence,
+                    "price": mark.price,
+                    "level": mark.level,
+                    "recorded": mark.recorded,
+                }
+                for mark in self.marks
+            ],
+            "halts": [{"before": self.labels[halt.place], "sessions": halt.sessions} for halt in self.halts],
+            "notes": list(self.notes),
+        }
+
+
+def _numbers(values: Floats) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values.tolist()]

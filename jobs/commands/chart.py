@@ -1,0 +1,152 @@
+"""`mystocks-scan chart`: a symbol's K-lines with indicators and the marks of its signals."""
+
+import difflib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data.errors import UsageError
+from data.files import write_text
+from data.schema import FRAMES
+from data.settings import Settings, load_settings
+from data.store import BarStore
+from data.symbols import canonical_or_none
+from jobs.chart.content import Content
+from jobs.chart.look import COLORS, THEMES
+from jobs.chart.making import make
+from jobs.chart.placing import named_by, wanted
+from jobs.commands.scan import default_frame
+from jobs.options import (
+    DAY,
+    config_option,
+    json_option,
+    midnight,
+    open_store,
+    print_json,
+    store_option,
+    verbosity_options,
+)
+from jobs.wiring import choose_warm, use_kernel_cache
+from scanner.loading import load
+from scanner.strategy import PythonStrategy, Rule
+
+INDICATORS = "SMA(5), SMA(20), SMA(60), SMA(volume,5), MACD, KDJ"
+BARS = {".html": 250, ".htm": 250}
+NEAREST = 5
+
+
+@click.command("chart")
+@click.argument("symbol")
+@store_option
+@click.option("--frame", type=click.Choice(FRAMES), help="The bars to draw; by default daily ones, if there are any.")
+@click.option("--bars", type=click.IntRange(min=1), metavar="N", help="The newest N bars.")
+@click.option("--since", type=DAY, metavar="DATE", help="From this day on.")
+@click.option("--until", type=DAY, metavar="DATE", help="Up to the end of this day.")
+@click.option(
+    "--indicators",
+    metavar="LIST",
+    help=f"Expressions, divided by commas; by default {INDICATORS}, and where a strategy is named what it looks at.",
+)
+@click.option("--strategy", metavar="NAME", help="Draw what it looks at, and mark its signals alone.")
+@click.option(
+    "--strategies",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A file or folder in which the strategy stands; by default the built-in ones. May be repeated.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="FILE.html, or FILE.png."
+)
+@click.option("--colors", type=click.Choice(COLORS), help="cn: red is up; western: green is. By default chart.colors.")
+@click.option("--theme", type=click.Choice(THEMES), help="By default light, and HTML as its reader's screen is.")
+@json_option
+@config_option
+@verbosity_options
+def command(**given: Any) -> None:
+    """Draw the K-lines of SYMBOL, a code in any spelling or a name, with indicators and its signals.
+
+    Prices stand on the newest bar's basis, as indicators see them.
+    """
+    settings = load_settings(given["config"])
+    if (output := given["output"]) is not None and output.suffix.lower() not in BARS:
+        raise UsageError(f"-o must end in {' or '.join(BARS)}; got {str(output)!r}")
+    if output is None and not given["as_json"]:
+        raise UsageError("say where the chart goes: -o FILE.html, or --json")
+    content = content_of(settings, given)
+    if given["as_json"]:
+        print_json(content.to_dict())
+    else:
+        from jobs.chart import page
+
+        write_text(output, page.write_html(content, given["colors"] or "cn", given["theme"]))
+
+
+def content_of(settings: Settings, given: Mapping[str, Any]) -> Content:
+    """What the options ask for."""
+    since, until = given["since"], given["until"]
+    if since is not None and until is not None and until < since:
+        raise UsageError(f"--until {until:%Y-%m-%d} lies before --since {since:%Y-%m-%d}")
+    strategy = _strategy(given["strategy"], given["strategies"] or settings.scan.strategies)
+    texts = given["indicators"] if given["indicators"] is not None else "" if strategy else INDICATORS
+    drawn = wanted([texts])
+    store = open_store(given["config"], given["store"])
+    use_kernel_cache(settings)
+    terms = [one.term for one in (*drawn, *(named_by(strategy) if strategy else ()))]
+    engine, _, _ = choose_warm(settings.scan.engine, "inline", terms)
+    return make(
+        store,
+        find_symbol(store, given["symbol"]),
+        given["frame"] or default_frame(store),
+        drawn,
+        engine,
+        strategy=strategy,
+        bars=given["bars"] or 250,
+        since=None if since is None else midnight(since),
+        until=None if until is None else midnight(until + timedelta(days=1)) - 1,
+        kinds=settings.scan.universe,
+    )
+
+
+def find_symbol(store: BarStore, text: str) -> str:
+    """The canonical symbol of a code in any spelling, or of a stock's name or a part of it that no other has.
+
+    Raises UsageError with the nearest there are.
+    """
+    symbol = canonical_or_none(text)
+    if symbol is not None:
+        return symbol
+    names = {symbol: name for symbol, (name, _) in store.names().items()}
+    plain = text.strip()
+    for found in (
+        [symbol for symbol, name in names.items() if name == plain],
+        [symbol for symbol, name in names.items() if plain and plain.lower() in name.lower()],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(f"{symbol} {names[symbol]}" for symbol in sorted(found)[:NEAREST])
+            raise UsageError(f"{text!r} is the name of {len(found)} symbols: {several}. Name one of them by its code")
+    known = {symbol[:6]: symbol for frame in store.frames() for symbol in store.symbols(frame)}
+    known |= {symbol: symbol for symbol in known.values()} | {name: symbol for symbol, name in names.items()}
+    begins = [key for key in sorted(known) if plain and key.startswith(plain.upper())]
+    alike = difflib.get_close_matches(plain.upper(), known, NEAREST, 0.5)
+    near = list(dict.fromkeys(known[key] for key in [*begins, *alike]))[:NEAREST]
+    hint = ", ".join(f"{symbol} {names.get(symbol, '')}".strip() for symbol in near)
+    raise UsageError(
+        f"{text!r} is no symbol and no name of one"
+        + (f"; the nearest are {hint}" if near else ". Write 600519.SH, sh600519 or 600519")
+    )
+
+
+def _strategy(name: str | None, paths: Any) -> Rule | PythonStrategy | None:
+    if name is None:
+        return None
+    strategies = load(paths)
+    if name not in strategies:
+        near = difflib.get_close_matches(name, strategies, NEAREST) or list(strategies)
+        raise UsageError(f"there is no strategy {name!r}; there are {', '.join(near)}. --strategies PATH names others")
+    return strategies[name]
