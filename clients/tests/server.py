@@ -13,7 +13,7 @@ from typing import Any
 
 from data.history import SignalHistory
 from data.signal import Signal
-from streaming.broadcast import SignalServer
+from streaming.server import SignalServer
 
 CLOSE = 1_748_242_800 * 10**9  # 2025-05-26 15:00 in Shanghai
 
@@ -46,9 +46,9 @@ async def main() -> None:
         asked = json.loads(line)
         stored = history.append([made(number := number + 1, fields) for fields in asked.get("publish", [])])
         await server.publish([signal.to_dict() for signal in stored])
-        for client in list(server._clients) if asked.get("drop") else ():
+        for client in list(server.stream.clients) if asked.get("drop") else ():
             client.connection.transport.abort()
-        live = sum(client.live for client in server._clients)
+        live = sum(client.live for client in server.stream.clients)
         print(json.dumps({"ids": [one.id for one in stored], "clients": server.clients, "live": live}), flush=True)
     await server.stop()
 
