@@ -28,6 +28,25 @@ signal_latency = Histogram(
     registry=registry,
     buckets=_LATENCIES,
 )
+alerts = Counter(
+    "mystocks_alerts_total",
+    "What became of alerts: sent, held (over the cap, told by a digest), cooldown, expired (old at the start), failed.",
+    ["channel", "result"],
+    registry=registry,
+)
+alert_failures = Counter(
+    "mystocks_alert_failures_total",
+    "Attempts to deliver a message that failed: hung, unreachable, limited, refused, error.",
+    ["channel", "reason"],
+    registry=registry,
+)
+alert_seconds = Histogram(
+    "mystocks_alert_seconds",
+    "From a signal's place in the history to the channel's word that it has it.",
+    ["channel"],
+    registry=registry,
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
 gpu_memory = Gauge(
     "mystocks_gpu_memory_bytes",
     "A GPU's memory before and after the newest scan: used by our arrays, held by our pool, free on the card.",

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnparsableError
 
 from data.errors import SettingsError
 
@@ -122,6 +123,46 @@ class RunSettings(Section):
     role: Literal["all", "feed", "scan", "serve"] = "all"
 
 
+ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+"""Of lower-case letters, as the environment's names become; it stands in metrics and logs."""
+
+
+class AlertChannel(Section):
+    """One chat, mailbox or webhook."""
+
+    url: SecretStr = Field(description="as Apprise spells it: dingtalk://SECRET@TOKEN, json://host/path, ...")
+    per_minute: int = Field(15, ge=1, le=1000, description="messages; what is beyond them comes as one digest")
+    timeout_s: float = Field(20.0, gt=0, le=600, description="a message that takes longer is given up and tried again")
+    attempts: int = Field(6, ge=1, le=20, description="how often a message is tried before it is a dead letter")
+
+
+class AlertRule(Section):
+    """Which signals go to which channels; a list that is left out lets all pass."""
+
+    channels: tuple[ChannelName, ...] = Field((), description="none: all")
+    strategies: tuple[str, ...] | None = Field(None, min_length=1)
+    symbols: tuple[str, ...] | None = Field(None, min_length=1)
+    actions: tuple[str, ...] | None = Field(None, min_length=1)
+    min_confidence: float | None = Field(None, ge=0, le=1)
+    cooldown_s: float = Field(
+        300.0, ge=0, description="so long after an alert the same strategy's same action on the same symbol is none"
+    )
+
+
+class AlertSettings(Section):
+    """Where signals are told besides; with no channel, nowhere."""
+
+    channels: Mapping[ChannelName, AlertChannel] = {}
+    rules: tuple[AlertRule, ...] = Field((), description="none: every signal goes to every channel")
+    backoff_s: float = Field(2.0, gt=0, le=600, description="pause before the second attempt; doubles up to a minute")
+    max_age_s: float = Field(600.0, gt=0, description="what is older when the service starts again is not sent")
+    drain_s: float = Field(5.0, ge=0, le=60, description="how long the end waits for what is on its way")
+
+
+SECRET = frozenset({"alerts"})
+"""Sections of which no value stands in an error: it may be a secret, or a secret in the wrong place."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -131,6 +172,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
     )
 
     store: StoreSettings = StoreSettings()
@@ -139,6 +181,7 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     bus: BusSettings = BusSettings()
     run: RunSettings = RunSettings()
+    alerts: AlertSettings = AlertSettings()
     kernel_cache: Path | None = Field(None, description="folder of compiled kernels; none: in the user's cache folder")
     calendar_overlay: Path | None = Field(None, description="a YAML file of sessions beyond the calendar's horizon")
 
@@ -175,8 +218,11 @@ def load_settings(named: Path | None = None, flags: Mapping[str, Mapping[str, An
     if file is not None:
         try:
             values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise SettingsError(f"the settings file {file} is not readable as YAML: {error}") from error
+        except (OSError, UnicodeError) as error:
+            raise SettingsError(f"the settings file {file} is not readable: {error}") from error
+        except yaml.YAMLError as error:
+            # No cause and no excerpt: the line that is wrong may hold a secret.
+            raise SettingsError(f"the settings file {file} is not readable as YAML: {_place_of(error)}") from None
         if not isinstance(values, dict):
             raise SettingsError(f"the settings file {file} must hold a mapping; got {type(values).__name__}")
     try:
@@ -189,7 +235,22 @@ def load_settings(named: Path | None = None, flags: Mapping[str, Mapping[str, An
                 settings = settings.model_copy(update={section: fresh})
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        open_ = first["loc"][0] in Settings.model_fields.keys() - SECRET
+        place = ".".join(str(part) if open_ or _is_name(part) else "?" for part in first["loc"])
         source = f" (file {file})" if file else ""
-        raise SettingsError(f"setting {place}: {first['msg']}; got {first.get('input')!r}{source}") from error
+        got = f"; got {first.get('input')!r}" if open_ else ""
+        raise SettingsError(f"setting {place}: {first['msg']}{got}{source}") from (error if open_ else None)
+    except UnparsableError as error:  # a variable that must hold JSON and does not
+        raise SettingsError(f"environment: {error}") from None
     return settings
+
+
+def _is_name(part: str | int) -> bool:
+    return re.fullmatch(r"[\w\[\]-]{1,32}", str(part)) is not None
+
+
+def _place_of(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself."""
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or "it is no YAML"
+    return what if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {what}"

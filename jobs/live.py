@@ -3,6 +3,7 @@
     feeding    feed -> tape -> `market.tick`; folded -> `market.bar.{frame}`
     scanning   `market.bar.{frame}` -> store and scan -> history -> `signal.alert`
     serving    `signal.alert` -> /ws/signals
+    alerting   `signal.alert` -> chats, mailboxes, webhooks
 
 Each stage is a task of one event loop, and they meet on the bus alone; a full queue makes the stage before it wait, so
 a feed that can wait does. The store, the history, the tape and the cluster work in threads: nothing blocks the loop
@@ -12,16 +13,17 @@ that serves subscribers.
 import asyncio
 from collections.abc import Sequence
 
+from jobs.stages.alerting import Alerting
 from jobs.stages.feeding import Feeding
 from jobs.stages.scanning import Kept, Scanning
 from jobs.stages.serving import Serving
 from streaming.ports import Bus
 
-Stage = Feeding | Scanning | Serving
+Stage = Feeding | Scanning | Serving | Alerting
 
 
 class LiveService:
-    """Runs one, two or all three `stages`, given in the order of the data; holds the `bus` that they were made with."""
+    """Runs some or all of the stages, given in the order of the data; holds the `bus` that they were made with."""
 
     def __init__(self, bus: Bus, stages: Sequence[Stage]) -> None:
         self._bus, self._stages = bus, list(stages)

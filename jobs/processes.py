@@ -24,6 +24,7 @@ from jobs.scanning import MarketScan, replayable, scannable
 from jobs.screen import LineScreen, Screen
 from jobs.show import local_time
 from jobs.simulated import keep_names, make_history
+from jobs.sinks import open_sinks
 from jobs.stages.feeding import Feeding
 from jobs.stages.recovery import complete
 from jobs.stages.scanning import Kept, Scanning
@@ -98,7 +99,8 @@ async def scan(
             serving=None if once else serving,
         )
         feeding = _feeding(settings, store, quotes, bus, symbols, frames) if whole else None
-        stages: list[Stage] = [stage for stage in (feeding, scanning, serving) if stage is not None]
+        sinks = open_sinks(settings, store, bus, history) if whole and not once else []
+        stages: list[Stage] = [stage for stage in (feeding, scanning, serving, *sinks) if stage is not None]
         service = LiveService(bus, stages)
         interrupted = _stop_on_signals(service, bus, feeding)
         _introduce(screen, store, bus)
@@ -159,7 +161,7 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
     try:
         await server.start()
         serving = Serving(bus, server, history=history, on_served=lambda signals: lines.served(signals, server.clients))
-        service = LiveService(bus, [serving])
+        service = LiveService(bus, [serving, *open_sinks(settings, store, bus, history)])
         interrupted = _stop_on_signals(service, bus)
         _introduce(lines, store, bus)
         lines.say(f"signals    {server.url}")

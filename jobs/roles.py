@@ -95,6 +95,24 @@ def _locked(path: Path, store: BarStore, stage: str) -> Iterator[None]:
 
 
 @contextmanager
+def lock(path: Path) -> Iterator[Callable[[], bool]]:
+    """What is called inside says whether this process alone has the lock now; it can be asked again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def mine() -> bool:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    try:
+        yield mine
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Wait until no other process is inside."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
