@@ -9,7 +9,7 @@ import pyarrow as pa
 
 Stamps = npt.NDArray[np.int64]
 PERCENTILES = (50, 90, 99)
-_STAMPS = ("bar_end", "quote_ns", "received_ns", "bar_closed_ns", "scanned_ns", "published_ns")
+STAMPS = ("bar_end", "quote_ns", "received_ns", "bar_closed_ns", "scanned_ns", "published_ns")
 _LIVE_NS, _AHEAD_NS = 12 * 3600 * 10**9, 60 * 10**9
 """A quote that arrives later than this after its time, or that much before it, is of no live market."""
 
@@ -54,9 +54,14 @@ def stages(signals: pa.Table) -> list[Stage]:
     An interval's signals share their stamps and count once. Scans of stored bars, which no payload caused, are left
     out.
     """
-    columns = [signals[name].cast(pa.int64()).to_numpy() for name in _STAMPS]
-    rows = np.unique(np.column_stack(columns), axis=0) if len(signals) else np.empty((0, len(_STAMPS)), dtype=np.int64)
-    rows = rows[rows[:, _STAMPS.index("received_ns")] > 0]
+    columns = [signals[name].cast(pa.int64()).to_numpy() for name in STAMPS]
+    return stages_of(np.column_stack(columns) if len(signals) else np.empty((0, len(STAMPS)), dtype=np.int64))
+
+
+def stages_of(stamps: Stamps) -> list[Stage]:
+    """As `stages`, of the signals' stamps alone: (signals, len(STAMPS))."""
+    rows = np.unique(stamps, axis=0)
+    rows = rows[rows[:, STAMPS.index("received_ns")] > 0]
     found = []
     for name, ns in spent(*rows.T).items():
         if len(ns):

@@ -8,6 +8,7 @@ import signal
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import pyarrow as pa
 
@@ -17,7 +18,10 @@ from data.settings import Settings
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.backfilling import Backfill, open_backfill
+from jobs.breadth import BreadthCount
 from jobs.live import LiveService, Stage
+from jobs.overview import Overview
+from jobs.page import Page
 from jobs.roles import Overheard, in_turn, open_bus
 from jobs.routes import open_routes, routes
 from jobs.scanning import MarketScan, replayable, scannable
@@ -27,7 +31,7 @@ from jobs.simulated import keep_names, make_history
 from jobs.sinks import open_sinks
 from jobs.stages.feeding import Feeding
 from jobs.stages.recovery import complete
-from jobs.stages.scanning import Kept, Scanning
+from jobs.stages.scanning import Interval, Kept, Scanning
 from jobs.stages.serving import Serving
 from jobs.universe import watched
 from jobs.wiring import Parts, clock_ns, count_of, fold_of, is_repeatable, live_frames, open_tape
@@ -38,8 +42,12 @@ from streaming.bus import SIGNALS
 from streaming.feeds import find_feed
 from streaming.feeds.replay import ReplayFeed
 from streaming.manager import StreamManager
+from streaming.page import page_routes
 from streaming.ports import Bus, Feed, SharedBus
-from streaming.server import SignalServer
+from streaming.server import PATH, SignalServer
+
+SIGNALS_KEPT = 2000
+"""Signals of before from which latency is told at the start."""
 
 
 async def scan(
@@ -57,7 +65,8 @@ async def scan(
     frames, scanned = live_frames(settings, parts.strategies)
     history_bars = settings.scan.history_bars or settings.feed.history_bars
     history = SignalHistory(store.root / "signals")
-    server = _server(settings, history)
+    overview = _overview(settings, history)
+    server = _server(settings, store, history, overview)
     bus = await open_bus(settings, store)
     backfill: Backfill | None = None
     try:
@@ -86,13 +95,18 @@ async def scan(
             backfill = open_backfill(settings, store, symbols, scans, history_bars, quotes.clock, screen.say)
             await backfill.at_start(settings.feed.backfill_s)
         serving = Serving(bus, server, history=history if isinstance(bus, SharedBus) else None) if whole else None
+
+        def told(interval: Interval) -> None:
+            screen.interval(interval)
+            overview.scanned(interval)
+
         scanning = Scanning(
             store,
             bus,
             scans,
             frames=frames,
             history_bars=history_bars,
-            on_interval=screen.interval,
+            on_interval=told,
             on_session=None if market is None else lambda day: keep_names(store, market, day),
             next_engine=None if warming is None else lambda: _warm_engine(warming, screen),
             intervals=intervals,
@@ -106,7 +120,7 @@ async def scan(
         _introduce(screen, store, bus)
         _introduce_scan(screen, parts)
         if whole and not once:
-            screen.say(f"signals    {server.url}")
+            _introduce_server(screen, server)
         screen.open(", ".join(scanned), server.url if whole else str(bus), cluster.dashboard)
         if once:
             await scanning.catch_up()
@@ -118,7 +132,14 @@ async def scan(
                 await bus.publish(SIGNALS, pa.RecordBatch.from_pylist([], schema=SIGNAL))
             if backfill is not None:
                 backfill.go_on()
-            kept = await service.run()
+            async with AsyncExitStack() as watched_by:
+                if whole:
+                    status = quotes.status if isinstance(quotes, StreamManager) else None
+                    breadth = BreadthCount(store, symbols)
+                    await watched_by.enter_async_context(
+                        overview.watching(bus, frames[0], breadth=breadth, status=status)
+                    )
+                kept = await service.run()
             screen.close()
             screen.say(_farewell(kept, store))
         return interrupted.is_set()
@@ -155,7 +176,8 @@ async def feed(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
 async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
     """Serve what a scan in another process publishes."""
     history = SignalHistory(store.root / "signals")
-    server = _server(settings, history)
+    overview = _overview(settings, history)
+    server = _server(settings, store, history, overview)
     server.begin(*history.place())
     bus = await open_bus(settings, store)
     try:
@@ -164,24 +186,39 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
         service = LiveService(bus, [serving, *open_sinks(settings, store, bus, history)])
         interrupted = _stop_on_signals(service, bus)
         _introduce(lines, store, bus)
-        lines.say(f"signals    {server.url}")
-        await service.run()
+        _introduce_server(lines, server)
+        async with overview.watching(bus):
+            await service.run()
         return interrupted.is_set()
     finally:
         await bus.close()
         await server.stop()
 
 
-def _server(settings: Settings, history: SignalHistory) -> SignalServer:
-    """The server of the history's signals, not started."""
-    return SignalServer(
+def _server(settings: Settings, store: BarStore, history: SignalHistory, overview: Overview) -> SignalServer:
+    """The server of the history's signals and of the page, not started."""
+    page = Page(settings, store, history, overview, lambda: (server.epoch, server.seq))
+    server = SignalServer(
         settings.serve.host,
         settings.serve.port,
         epoch=history.epoch,
         replay=history.since,
-        routes=routes(),
-        open_routes=open_routes(),
+        routes=routes() | page.routes(),
+        open_routes=open_routes() | page_routes(),
     )
+    return server
+
+
+def _overview(settings: Settings, history: SignalHistory) -> Overview:
+    """What the page shows of this process; the role `serve` has neither feed nor scan."""
+    own_time = is_repeatable(settings.feed.name)
+    overview = Overview(
+        settings.feed.name,
+        pause_s=settings.feed.interval_s if own_time else None,
+        elsewhere=settings.run.role == "serve",
+    )
+    overview.signals_kept(history.query(limit=SIGNALS_KEPT))
+    return overview
 
 
 async def _simulated(
@@ -277,6 +314,11 @@ def _introduce(screen: Screen, store: BarStore, bus: Bus) -> None:
     screen.say(f"store      {store.root}")
     if isinstance(bus, SharedBus):
         screen.say(f"bus        {bus}")
+
+
+def _introduce_server(screen: Screen, server: SignalServer) -> None:
+    screen.say(f"signals    {server.url}")
+    screen.say(f"page       {server.url.removesuffix(PATH).replace('ws', 'http', 1)}/")
 
 
 def _introduce_scan(screen: Screen, parts: Parts) -> None:
