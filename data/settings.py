@@ -91,7 +91,7 @@ class FeedSettings(Section):
         60.0,
         ge=0,
         description="so long bars that the store lacks are fetched before the first scan, if the market does not trade;"
-        " what is left comes beside it, for the next session. 0: none are fetched",
+        " what is left comes beside it. 0: none are fetched",
     )
     active: int = Field(
         1, ge=1, le=8, description="so many of the vendors are asked for each symbol at once; their prices are compared"

@@ -1,8 +1,8 @@
 """What a store lacks of the bars that strategies need, fetched from vendors' K-line endpoints, within their budgets.
 
-Frames that the most strategies wait for come first, and of a frame the symbols that have the fewest bars. What was
-asked for is remembered in the store (`backfill.json`), so that no symbol is asked for twice a day, and what does not
-fit into one session comes in the next.
+Frames that the most strategies wait for come first, while the market trades the shortest, and of a frame the symbols
+that have the fewest bars. Up to which bar end a symbol was asked for is remembered in the store (`backfill.json`), so
+that nobody is asked twice for the same, and what does not fit into one session comes in the next.
 """
 
 import asyncio
@@ -11,19 +11,20 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from data.calendar import TradingCalendar, day_ns, local_day
+from data.calendar import AUCTION, CLOSE, DAY, MINUTE, SECOND, SHANGHAI, TradingCalendar, bar_ends, day_ns, local_day
 from data.errors import FeedError
 from data.files import write_text
-from data.schema import BAR, FLAG_INCOMPLETE
+from data.schema import FRAMES
 from data.settings import Settings
 from data.store import BarStore
-from jobs.readiness import bars_had, warm_ups
+from jobs.lacking import expected_ends, lacking_bars, newest_hole, whole_bars
+from jobs.readiness import warm_ups
 from jobs.scanning import MarketScan
 from streaming.budget import TokenBucket
 from streaming.feeds.backfill import KLineClient
@@ -32,14 +33,24 @@ from streaming.feeds.reading import cancel
 from streaming.health import TradingClock
 
 _BATCH = 50
+_SETTLED = 10 * MINUTE
+"""So long after the close, neither quotes nor endpoints have more of the session."""
+_CURRENT = 2 * MINUTE
+"""Bars that close within this time of their end are not made up for."""
+_LIVE_S = 180.0
+"""So long the first live bar is waited for in a session, so that nobody is asked for what was before it, and again."""
+_LOOK_S = 60.0
+"""How often the clock is looked at."""
+_TOLD_S = 60.0
+"""While a frame is fetched, who scans it is told of it no oftener."""
 
 log = logging.getLogger(__name__)
 
 
 class Backfill:
     """Fetches what `store` lacks for `symbols`. `needs`: frame -> how many bars a symbol must have had, in the order in
-    which they are wanted; `n_bars`: how many are asked for, as far as an endpoint gives them. `clock`: UTC ns;
-    `trades`: whether the market trades then."""
+    which they are wanted; `n_bars`: how many before a session's open are asked for, as far as an endpoint gives them.
+    `clock`: UTC ns; `trading`: when the market trades. `late_s`: how late live bars may still be revised."""
 
     def __init__(
         self,
@@ -51,29 +62,50 @@ class Backfill:
         urls: Mapping[str, str],
         clock: Callable[[], int],
         say: Callable[[str], None],
-        trades: Callable[[int], bool] = lambda now: False,
+        trading: TradingClock,
+        late_s: float = 0.0,
     ) -> None:
-        self._trades = trades
         self._store, self._symbols, self._needs, self._n_bars = store, list(symbols), dict(needs), n_bars
         self._urls, self._clock, self._say = urls, clock, say
+        self._trading, self._late = trading, round(late_s * SECOND)
         self._path = store.root / "backfill.json"
-        self._asked: dict[str, dict[str, str]] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self._asked = _read(self._path)
         self._given_up: set[str] = set()
         self._buckets: dict[str, TokenBucket] = {}
-        self._going_on: asyncio.Task[bool] | None = None
+        self._going_on: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
+        self._first = self._newest = 0
+        """Of the bars that closed live in their newest session."""
+        self._joined = 0
+        """The first of a session in whose midst the live bars began, once they had caught up."""
+        self._fresh: set[str] = set()
+        """Frames of which bars were stored, and nobody has been told."""
+        self._told: dict[str, float] = {}
+        self._fetching: str | None = None
         self.stored = 0
         """Bars."""
         self.dropped: Counter[str] = Counter()
 
-    def lacking(self, frame: str) -> list[str]:
-        """Whom to ask for today: those with too few bars, or with some that lack trades, the neediest first."""
-        today = str(local_day(np.array([self._clock()]))[0])
-        had = bars_had(self._store, frame, self._symbols)
-        had[np.isin(self._symbols, _incomplete(self._store, frame, self._n_bars))] = 0
-        order = np.argsort(had, kind="stable")
-        asked = self._asked.get(frame, {})
-        short = (self._symbols[j] for j in order if had[j] < self._needs[frame])
-        return [symbol for symbol in short if asked.get(symbol) != today]
+    def lacking(self, frame: str, upto: int) -> list[str]:
+        """Whom to ask for bars up to `upto` (UTC ns), those with the fewest first: who has too few, or some that lack
+        trades; and all, where nobody has a bar at an end that the calendar has. Each once for the same bars."""
+        expected = expected_ends(frame, upto, self._wanted(frame, upto), self._trading.has_session)
+        if len(expected) == 0:
+            return []
+        had, wants = whole_bars(self._store, frame, self._symbols, int(expected[0]) - 1, upto)
+        # What there was not at one session's close there may be at the next.
+        closes = expected_ends("1d", upto, 1, self._trading.has_session)
+        short = had < self._needs[frame]
+        wants[short] = np.maximum(wants[short], closes.max(initial=0))
+        wants = np.maximum(wants, newest_hole(self._store, frame, expected) or 0)
+        known = self._asked.get(frame, {})
+        asked = np.array([known.get(symbol, -1) for symbol in self._symbols], dtype=np.int64)
+        lacking = (short | (wants > 0)) & (wants > asked)
+        return [self._symbols[j] for j in np.argsort(had, kind="stable") if lacking[j]]
+
+    def _wanted(self, frame: str, upto: int) -> int:
+        """How many bars, up to `upto`, indicators see: those before the session, and its own."""
+        return self._n_bars + int(np.count_nonzero(bar_ends(local_day(np.array([upto]))[0], frame) <= upto))
 
     async def at_start(self, seconds: float) -> None:
         """Fetch for so long, up to the newest bar that has ended; 0: nothing, now and later.
@@ -82,16 +114,18 @@ class Backfill:
         """
         if seconds == 0:
             self._needs.clear()
-        if self._trades(self._clock()):
+        if self._trading.trades(self._clock()):
             return
         end = time.monotonic() + seconds
         await self.run(upto=self._clock, until=lambda: time.monotonic() >= end)
+        self._fresh.clear()  # nobody has read yet
         if self.stored:
             self._say(f"{self.stored:,} bars were fetched")
 
     def go_on(self) -> None:
-        """Fetch what is left beside everything else: of sessions that are over, for the next one."""
-        self._going_on = asyncio.create_task(self.run(upto=lambda: midnight(self._clock())), name="backfill")
+        """Fetch what is left beside everything else, and look again after each session, and where live bars begin in
+        the midst of one."""
+        self._going_on = asyncio.create_task(self._beside(), name="backfill")
         self._going_on.add_done_callback(_log_failure)
 
     async def close(self) -> None:
@@ -99,41 +133,101 @@ class Backfill:
         if self._going_on is not None:
             await cancel(self._going_on)
 
+    def closed(self, frame: str, bar_end: int) -> None:
+        """Take note of a bar of the shortest frame that has closed live (UTC ns)."""
+        opens = int(bar_ends(local_day(np.array([bar_end]))[0], frame)[0])
+        if self._first < opens:
+            self._first = bar_end
+        self._newest = bar_end
+        if self._joined < self._first and self._clock() - bar_end < _CURRENT:
+            self._joined = self._first
+            if self._first > opens:
+                self._due.set()
+
+    def news(self, frame: str) -> bool:
+        """Whether bars of a frame were stored of which nobody has been told; told once all of a vendor's are, or a
+        minute has passed, since whoever is told reads the store again."""
+        now = time.monotonic()
+        if frame not in self._fresh or (frame == self._fetching and now - self._told[frame] < _TOLD_S):
+            return False
+        self._fresh.discard(frame)
+        self._told[frame] = now
+        return True
+
+    def settled(self) -> int:
+        """Up to when (UTC ns) no bar will come live, or be revised, any more."""
+        now = self._clock()
+        begins = midnight(now)
+        if not self._in_session():
+            return now
+        if self._first < begins:
+            return begins
+        return max(self._first - 1, self._newest - self._late - 1)
+
+    def _in_session(self) -> bool:
+        """Whether live bars of today may come."""
+        now = self._clock()
+        return self._trading.has_session(now) and AUCTION <= now - midnight(now) < CLOSE + _SETTLED
+
+    async def _beside(self) -> None:
+        """Look, and look again."""
+        if self._in_session():
+            await _within(_LIVE_S, self._due)
+        while True:
+            self._due.clear()
+            over = self._sessions_over()
+            await self.run(upto=self.settled)
+            while not self._due.is_set() and self._sessions_over() == over:
+                await _within(_LOOK_S, self._due)
+            if self._sessions_over() != over:
+                self._given_up.clear()
+
+    def _sessions_over(self) -> int:
+        """Another number once a day's session is over."""
+        return (self._clock() + SHANGHAI - CLOSE - _SETTLED) // DAY
+
     async def run(self, *, upto: Callable[[], int], until: Callable[[], bool] = lambda: False) -> bool:
         """Fetch and store bars that end by `upto` (UTC ns), until nothing is lacking or `until` says so.
 
-        Returns whether nothing is left that could be asked for today.
+        Returns whether nothing is left that could be asked for now. A vendor that fails is left alone for this session.
         """
-        for frame in self._needs:
+        frames = sorted(self._needs, key=FRAMES.index) if self._in_session() else list(self._needs)
+        for frame in frames:
             for source in sources_of(frame):
-                todo = await asyncio.to_thread(self.lacking, frame)
+                bound = upto()
+                todo = await asyncio.to_thread(self.lacking, frame, bound)
                 if source.name in self._given_up or not todo:
                     continue
                 self._say(f"asking {source.name} for {frame} bars of {len(todo):,} symbols ...")
                 try:
-                    if not await self._fetch(source, frame, todo, upto, until):
+                    if not await self._fetch(source, frame, todo, bound, until):
                         return False
                 except FeedError as error:
                     self._given_up.add(source.name)
                     self._say(str(error))
+                finally:
+                    self._fetching = None
             await asyncio.to_thread(self._store.compact, frame)
         return True
 
     async def _fetch(
-        self, source: KLineSource, frame: str, todo: Sequence[str], upto: Callable[[], int], until: Callable[[], bool]
+        self, source: KLineSource, frame: str, todo: Sequence[str], upto: int, until: Callable[[], bool]
     ) -> bool:
         """Whether it came to its end before `until`."""
         bucket = self._buckets.setdefault(source.name, TokenBucket(source.budget))
         client = KLineClient(source, url=self._urls.get(source.name), admit=bucket.admit, clock=self._clock)
-        today = str(local_day(np.array([self._clock()]))[0])
         left = list(todo)
-        n_bars = min(source.most, self._n_bars)
+        n_bars = min(source.most, self._wanted(frame, self._clock()))
+        self._fetching, self._told[frame] = frame, time.monotonic()
         async with aclosing(client.bars(todo, frame, n_bars, batch=_BATCH)) as parts:
             async for part in parts:
                 done, left = left[:_BATCH], left[_BATCH:]
-                self._asked.setdefault(frame, {}).update(dict.fromkeys(done, today))
+                asked = (symbol for symbol in done if symbol not in part.failed)
+                self._asked.setdefault(frame, {}).update(dict.fromkeys(asked, upto))
                 self.dropped += part.dropped
-                self.stored += await asyncio.to_thread(self._keep, frame, part.bars, upto())
+                if n_stored := await asyncio.to_thread(self._keep, frame, part.bars, upto):
+                    self.stored += n_stored
+                    self._fresh.add(frame)
                 if until() and left:
                     return False
         return True
@@ -146,9 +240,27 @@ class Backfill:
         return int(fresh.num_rows)
 
 
-def _log_failure(task: "asyncio.Task[bool]") -> None:
+def _log_failure(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("bars that the store lacks are not fetched any more", exc_info=error)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Until it is set, or so long."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+def _read(path: Path) -> dict[str, dict[str, int]]:
+    """Frame -> symbol -> up to which bar end it was asked for. Earlier versions wrote the day on which it was."""
+    known: dict[str, dict[str, int | str]] = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        frame: {
+            symbol: at if isinstance(at, int) else int(day_ns(np.array([at], dtype="datetime64[D]"))[0])
+            for symbol, at in asked.items()
+        }
+        for frame, asked in known.items()
+    }
 
 
 def open_backfill(
@@ -169,60 +281,9 @@ def open_backfill(
         urls=settings.feed.urls,
         clock=clock,
         say=say,
-        trades=TradingClock(TradingCalendar(settings.calendar_overlay).is_session).trades,
+        trading=TradingClock(TradingCalendar(settings.calendar_overlay).is_session),
+        late_s=settings.feed.late_s,
     )
-
-
-def lacking_bars(store: BarStore, frame: str, bars: pa.Table, upto: int) -> pa.Table:
-    """Of fetched bars up to `upto` (UTC ns) those that are not stored; as a revision, those stored as incomplete."""
-    if bars.num_rows == 0:
-        return bars
-    ends = bars["bar_end"].cast(pa.int64()).to_numpy()
-    names = bars["symbol"].cast(pa.string()).to_pylist()
-    known: dict[tuple[str, int], tuple[int, int, float, float | None]] = {}
-    if store.files(frame):
-        columns = ["symbol", "bar_end", "revision", "flags", "volume", "amount"]
-        stored = store.table(
-            frame, after=int(ends.min()) - 1, upto=int(ends.max()), symbols=sorted(set(names)), columns=columns
-        )
-        rows = zip(
-            stored["symbol"].cast(pa.string()).to_pylist(),
-            stored["bar_end"].cast(pa.int64()).to_pylist(),
-            *(stored[name].to_pylist() for name in columns[2:]),
-            strict=True,
-        )
-        for symbol, end, *about in sorted(rows, key=lambda row: row[2]):
-            known[symbol, end] = tuple(about)
-    revision = np.zeros(len(names), dtype=np.int32)
-    amount: list[float | None] = bars["amount"].to_pylist()
-    wanted = ends <= upto
-    volume = bars["volume"].to_pylist()
-    for row, key in enumerate(zip(names, ends.tolist(), strict=True)):
-        if key in known:
-            last, flags, had, worth = known[key]
-            wanted[row] &= bool(flags & FLAG_INCOMPLETE)
-            revision[row] = last + 1
-            # Endpoints have no amounts; where no trade was missing after all, ours is right.
-            amount[row] = worth if had == volume[row] else None
-    table = bars.cast(BAR)
-    for name, values in (("revision", pa.array(revision)), ("amount", pa.array(amount, pa.float64()))):
-        table = table.set_column(table.schema.get_field_index(name), BAR.field(name), values)
-    return table.filter(pa.array(wanted))
-
-
-def _incomplete(store: BarStore, frame: str, n_bars: int) -> list[str]:
-    """Symbols of whose newest `n_bars` bars some lack trades, in their newest revision."""
-    ends = store.bar_ends(frame, newest=n_bars)
-    if not ends:
-        return []
-    table = store.table(frame, after=ends[0] - 1, columns=["symbol", "bar_end", "revision", "flags"])
-    lacking = pc.not_equal(pc.bit_wise_and(table["flags"], FLAG_INCOMPLETE), 0)
-    concerned = table.filter(pc.is_in(table["bar_end"], value_set=table.filter(lacking)["bar_end"].unique()))
-    newest: dict[tuple[str, int], tuple[int, int]] = {}
-    rows = zip(*(concerned[name].to_pylist() for name in ("symbol", "bar_end", "revision", "flags")), strict=True)
-    for symbol, end, revision, flags in rows:
-        newest[symbol, end] = max(newest.get((symbol, end), (-1, 0)), (revision, flags & FLAG_INCOMPLETE))
-    return sorted({symbol for (symbol, _), (_, flag) in newest.items() if flag})
 
 
 def wanted_frames(scans: Sequence[MarketScan], history_bars: int | None) -> dict[str, int]:

@@ -111,6 +111,7 @@ async def scan(
             next_engine=None if warming is None else lambda: _warm_engine(warming, screen),
             intervals=intervals,
             serving=None if once else serving,
+            backfill=backfill,
         )
         feeding = _feeding(settings, store, quotes, bus, symbols, frames) if whole else None
         sinks = open_sinks(settings, store, bus, history) if whole and not once else []

@@ -220,6 +220,12 @@ class MarketScan:
         known = {key for key, signal in self._standing(bar_end).items() if signal.revision} if signals else set()
         return [signal for signal in signals if key_of(signal) not in known]
 
+    def read_again(self) -> None:
+        """Have shards read their bars before the next scan, and count who is ready: the store has got older ones."""
+        self._revision = time.time_ns()
+        if self.ready is not None:
+            self.ready.forget()
+
     def refresh_names(self) -> None:
         """Read the names of symbols again, as at a session's open, and count who is ready."""
         if self.ready is not None:

@@ -36,7 +36,7 @@ class TradingClock:
     def __init__(self, is_session: Callable[[date], bool] | None = None) -> None:
         asked = TradingCalendar().is_session if is_session is None else is_session
 
-        @lru_cache(maxsize=64)
+        @lru_cache(maxsize=1024)
         def known(day: int) -> bool:
             at = np.datetime64(day, "D")
             try:
@@ -51,6 +51,10 @@ class TradingClock:
         """Whether the market trades continuously at `now_ns` (UTC ns), so that quotes are due."""
         day, time = divmod(now_ns + SHANGHAI, DAY)
         return any(start <= time < end for start, end in _HALVES) and self._is_session(day)
+
+    def has_session(self, now_ns: int) -> bool:
+        """Whether the day of `now_ns` (UTC ns) has a session."""
+        return self._is_session((now_ns + SHANGHAI) // DAY)
 
     def ages_s(self, quote_ns: Times, now_ns: int) -> "np.typing.NDArray[np.float64]":
         """(n,) seconds of trading between quotes (UTC ns) and `now_ns`; infinite where there is none (0 or less)."""

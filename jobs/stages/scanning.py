@@ -15,6 +15,7 @@ from data.errors import UsageError
 from data.schema import FRAMES
 from data.signal import Signal, to_table
 from data.store import BarStore
+from jobs.backfilling import Backfill
 from jobs.scanning import MarketScan, Scanned, origin_of
 from jobs.stages.factors import QuotedFactors
 from jobs.stages.serving import Serving
@@ -76,8 +77,9 @@ class _Frame:
 
 
 class Scanning:
-    """Stores bars of `frames`, scans those that have one of the `scans`, and publishes what is new; nobody else writes
-    the store's bars.
+    """Stores bars of `frames`, scans those that have one of the `scans`, and publishes what is new. Nobody else writes
+    the store's bars but a `backfill`, which is told of what closes; where it has stored some, the frame's scan reads
+    the store again.
 
     Delivery at least once is enough: a batch of bars that comes again is known by its frame, bar end and revision, and
     left out. Bars that are still open are scanned and not stored.
@@ -103,9 +105,10 @@ class Scanning:
         intervals: int | None = None,
         catching_up: bool = True,
         serving: Serving | None = None,
+        backfill: Backfill | None = None,
     ) -> None:
         self.kept = Kept()
-        self._store, self._bus, self._serving = store, bus, serving
+        self._store, self._bus, self._serving, self._backfill = store, bus, serving, backfill
         self._bars = bus.subscribe(bar_topic("*"), size=8, name="scan")
         by_frame = {scan.frame: scan for scan in scans}
         self._frames = {f: _Frame(f, by_frame.get(f), store.last_bar_end(f)) for f in sorted(frames, key=FRAMES.index)}
@@ -132,6 +135,8 @@ class Scanning:
             about = event.batch.schema.metadata
             frame, bar_end = self._frame(about[b"frame"].decode()), int(about[b"bar_end"])
             await self._open_session(local_day(np.array([bar_end]))[0])
+            if self._backfill is not None and self._backfill.news(frame.name):
+                await asyncio.to_thread(self._read_again, frame, bar_end)
             self._change_engine()
             if about[b"developing"] == b"1":
                 await self._look(frame, event.batch, bar_end)
@@ -140,6 +145,8 @@ class Scanning:
             elif frame.last is None or bar_end > frame.last:
                 await self._close(frame, event.batch, bar_end)
                 if frame is next(iter(self._frames.values())):
+                    if self._backfill is not None:
+                        self._backfill.closed(frame.name, bar_end)
                     await asyncio.to_thread(self._factors.take, event.batch)
                 if frame.name == "1d":
                     await asyncio.to_thread(self._compact)
@@ -280,6 +287,13 @@ class Scanning:
             if frame.scan is not None:
                 frame.origin = await asyncio.to_thread(self._origin_at, frame.name, day)
                 await asyncio.to_thread(frame.scan.refresh_names)
+
+    def _read_again(self, frame: _Frame, bar_end: int) -> None:
+        """Scan with what the store has by now, from the origin that it gives the session of `bar_end`."""
+        frame.last = self._store.last_bar_end(frame.name)
+        if frame.scan is not None:
+            frame.origin = self._origin_at(frame.name, local_day(np.array([bar_end]))[0])
+            frame.scan.read_again()
 
     def _origin_at(self, frame: str, day: np.datetime64) -> int:
         opens = int(bar_ends(day, frame)[0])

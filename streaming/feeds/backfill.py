@@ -28,6 +28,8 @@ class Backfilled:
     bars: pa.Table
     missing: tuple[str, ...]
     """Symbols that were asked for and have no bar here."""
+    failed: frozenset[str] = frozenset()
+    """Those of them whose request came to nothing: there may be bars of them."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Rows and requests by reason."""
 
@@ -79,8 +81,11 @@ class KLineClient:
                     await cancel(*tasks)
                 tables = [answer.bars for answer in answers]
                 missing = tuple(s for s, table in zip(part, tables, strict=True) if table.num_rows == 0)
+                failed = frozenset(s for s, answer in zip(part, answers, strict=True) if answer.failed)
                 dropped = sum((answer.dropped for answer in answers), Counter[str]())
-                yield Backfilled(pa.concat_tables(tables).unify_dictionaries().combine_chunks(), missing, dropped)
+                yield Backfilled(
+                    pa.concat_tables(tables).unify_dictionaries().combine_chunks(), missing, failed, dropped
+                )
 
     async def _ask(
         self, client: httpx.AsyncClient, places: asyncio.Semaphore, symbol: str, frame: str, n: int
@@ -100,7 +105,7 @@ class KLineClient:
                 self._failures += 1
                 if self._failures >= _PATIENCE:
                     raise lost(self._source.name, reason, error)
-                return KLines(nothing, Counter({reason: 1}))
+                return KLines(nothing, Counter({reason: 1}), failed=True)
             self._failures = 0
             found = self._source.parse(response.content, symbol, frame, self._clock())
             self._empties = self._empties + 1 if found.dropped["empty"] else 0

@@ -39,6 +39,8 @@ class KLines:
 
     bars: pa.Table
     dropped: Counter[str] = field(default_factory=Counter)
+    failed: bool = False
+    """Whether there was no answer to read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,19 @@ from data.schema import FLAG_INCOMPLETE
 from data.signal import iso
 from data.simulator import SimulatedMarket
 from data.store import BarStore
+from data.symbols import sina_code
 from jobs import backfilling
 from jobs.backfilling import Backfill
 from jobs.cli import main
+from jobs.scanning import MarketScan
 from jobs.simulated import make_history
+from scanner.cluster import InlineCluster
+from scanner.engines.base import load as engine_named
+from scanner.loading import load
 from streaming import manager
 from streaming.feeds import connections
 from streaming.feeds.vendors import VENDORS, Budget
+from streaming.health import TradingClock
 from tests.streaming.feeds.fakes.day import FakeDay
 from tests.streaming.feeds.fakes.klines import FakeTencentKlines, quick_sources
 from tests.streaming.feeds.fakes.lists import FakeSinaList
@@ -170,6 +176,7 @@ def test_the_next_vendor_takes_over_and_the_minutes_between_are_flagged(
             urls=later.urls,
             clock=lambda: evening,
             say=lambda _: None,
+            trading=TradingClock(),
         )
         asyncio.run(work.run(upto=lambda: evening))
     # As revisions from a source that saw them, the minutes are the clean run's.
@@ -215,3 +222,64 @@ def test_a_strategy_looks_at_the_symbols_whose_warm_up_is_complete_and_says_at_h
     assert line["ready"] == {"ready": ready, "symbols": 20, "by_strategy": {"mine": ready}, "silent": 0}
     assert {signal["symbol"] for signal in line["signals"]} == (traded & set(day.symbols) if ready else set())
     assert bool(before.asked) == bool(ready)
+
+
+class FakeWaiting(FakeSina):
+    """Goes on with the day, but at a certain snapshot waits until a store has a bar of the session's first minute."""
+
+    def __init__(self, day: FakeDay, store: BarStore, at: int) -> None:
+        super().__init__(day)
+        self._store, self._at = store, at
+
+    async def _handle(self, target: str, writer: asyncio.StreamWriter) -> None:
+        await super()._handle(target, writer)
+        if self.day.at != self._at or self._store.bar_ends("1m", upto=int(bar_ends(LIVE, "1m")[0])):
+            self.day.step()
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_service_that_starts_in_the_midst_of_a_session_gets_what_was_before_and_scans_as_if_it_had_been_there(
+    run: Run, tmp_path: Path, store: BarStore, history: bool
+) -> None:
+    began = store if history else BarStore(tmp_path / "new", origin="market")
+    day = FakeDay(MARKET, LIVE, minutes=75)
+    opened = bar_ends(LIVE, "1m")
+    day.step(5 + next(k for k, batch in enumerate(day.batches) if batch["quote_time"][0].value > opened[59]))
+    klines = FakeTencentKlines(day, [MARKET.sessions[249], LIVE])
+    klines.live = True
+    sina = FakeWaiting(day, began, day.at + 60)
+    town = FakeTown(day, sina=sina, sina_list=FakeSinaList(day), tencent_kline=klines)
+    lines = run(town, "--intervals", "10", store=began, when="close > 0 and EMA(close, 100) > 0")
+
+    assert [line["bar_end"] for line in lines[-10:]] == ENDS[60:70]
+    traded = set(MARKET.bars("1m", LIVE)["symbol"].to_pylist())
+    ready = [line["ready"]["ready"] for line in lines]
+    assert (ready[0], ready[-1]) == (len(traded) if history else 0, len(traded))
+    assert all(bool(line["signals"]) == bool(line["ready"]["ready"]) for line in lines[-10:])
+    assert {signal["bar_end"] for line in lines for signal in line["signals"]}.isdisjoint(ENDS[:60])
+    asked = [codes[0] for codes in klines.asked]
+    assert len(asked) == len(set(asked)), "each is asked once"
+    assert set(asked) >= set(map(sina_code, traded))
+
+    uninterrupted = BarStore(tmp_path / "uninterrupted", origin="market")
+    uninterrupted.append(began.table("1m", upto=int(opened[0]) - 1), "1m")
+    uninterrupted.append(MARKET.bars("1m", LIVE), "1m")
+    stored = began.panel("1m")
+    expected = uninterrupted.panel("1m", upto=int(opened[69]), symbols=stored.symbols)
+    np.testing.assert_array_equal(stored.times, expected.times)
+    whole = stored.times != opened[60]  # that of its start lacks the trades before it
+    for name in ("open", "high", "low", "close", "volume"):
+        np.testing.assert_array_equal(stored[name][whole], expected[name][whole], err_msg=name)
+    incomplete = pc.not_equal(pc.bit_wise_and(began.table("1m")["flags"], FLAG_INCOMPLETE), 0)
+    assert set(began.table("1m").filter(incomplete)["bar_end"].cast(pa.int64()).to_pylist()) == {int(opened[60])}
+    scan = MarketScan(
+        *(uninterrupted, "1m", load([tmp_path / "rules.yaml"])),
+        symbols=stored.symbols,
+        engine=engine_named("talib"),
+        cluster=InlineCluster(),
+        history=None,
+    )
+    last = scan.scan(int(opened[69]), origin=int(expected.times[0])).signals
+    found = {signal["symbol"]: signal["values"] for signal in lines[-1]["signals"]}
+    assert found == {signal.symbol: signal.values for signal in last}
+    assert found.keys() == traded

@@ -23,6 +23,8 @@ class FakeTencentKlines(FakeHttp):
     """ifzq.gtimg.cn; with `most`, it bans whoever asks more often."""
 
     most: int | None = None
+    live = False
+    """Whether it has no bars beyond the one that is open at the snapshot shown."""
 
     def __init__(self, day: FakeDay, sessions: Sequence[np.datetime64]) -> None:
         super().__init__(day)
@@ -33,8 +35,7 @@ class FakeTencentKlines(FakeHttp):
             found: dict[str, list[list[Any]]] = {}
             table = day.market.bars(_FRAMES[key], *self._sessions)
             for row in table.filter(pc.equal(table["flags"], 0)).sort_by("bar_end").to_pylist():
-                label = str(np.datetime64(int(row["bar_end"].timestamp()) + 8 * 3600, "s"))[:16]
-                label = label.replace("-", "").replace("T", "").replace(":", "")
+                label = _label(int(row["bar_end"].timestamp()))
                 spelled = [f"{row[name]:.2f}" for name in ("open", "close", "high", "low")]
                 lot = 1 if board(row["symbol"]) == "star" else 100
                 found.setdefault(row["symbol"], []).append([label, *spelled, f"{row['volume'] / lot:.2f}", {}, "0"])
@@ -51,8 +52,17 @@ class FakeTencentKlines(FakeHttp):
             await self._send(writer, 403, b"")
             return
         code, key, _, n = codes
-        rows = self._rows(key).get(canonical(code), [])[-int(n) :]
+        rows = self._rows(key).get(canonical(code), [])
+        if self.live:
+            rows = [row for row in rows if row[0] <= _label(self.day.time // 10**9 + 60)]
+        rows = rows[-int(n) :]
         await self._send(writer, 200, json.dumps({"code": 0, "msg": "", "data": {code: {key: rows}}}).encode())
+
+
+def _label(unix_s: int) -> str:
+    """A minute as Tencent writes it, in Shanghai."""
+    label = str(np.datetime64(unix_s + 8 * 3600, "s"))[:16]
+    return label.replace("-", "").replace("T", "").replace(":", "")
 
 
 def quick_sources(frame: str) -> tuple[KLineSource, ...]:
