@@ -40,13 +40,13 @@ def main() -> int:
         for n in range(given.batches)
     ]
     with tempfile.TemporaryDirectory(prefix="tape-", dir=given.folder) as name:
-        tape = Tape(Path(name) / "alone", origin="sim", keep=5)
-        alone, synced = [], []
+        alone: list[float] = []
+        synced: list[float] = []
+        tape = Tape(Path(name) / "alone", origin="sim", keep=5, on_sync=synced.append)
         for batch in batches:
             start = time.perf_counter()
             tape.append([batch])
             alone.append(time.perf_counter() - start)
-            synced.append(tape.synced_s)
         tape.close()
         grouped = Tape(Path(name) / "grouped", origin="sim", keep=5)
         start = time.perf_counter()

@@ -1,14 +1,22 @@
-"""What scans return becomes metrics here, and only here."""
+"""What scans return and bars that close become metrics here; what can be read at any time, in `jobs.figures`."""
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
 
 from data import metrics
-from data.signal import Signal
+from data.schema import FLAG_INCOMPLETE, FLAG_NO_TRADE
+from jobs.latency import spent
 from scanner.engines.report import DeviceMemory, Report, growth
-from scanner.market import ScanResult
+
+if TYPE_CHECKING:
+    from jobs.stages.scanning import Interval
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +30,71 @@ SLACK_BYTES = 1 << 20
 _WHAT = attrgetter("strategy", "action")
 
 
-def meter(result: ScanResult, published: Sequence[Signal]) -> None:
-    """Count one scan and the new signals of it."""
-    metrics.scan_seconds.labels(result.frame, result.engine).observe(result.elapsed_s)
+_STARTED_NS = time.time_ns()
+PROMISED = "quote to signal"
+
+
+def meter(interval: "Interval") -> None:
+    """Count one scan, and the new signals of it."""
+    scanned, frame = interval.scanned, interval.frame
+    result = scanned.result
+    metrics.scan_seconds.labels(frame, result.engine).observe(result.elapsed_s)
+    metrics.scan_last.labels(frame).set_to_current_time()
     metrics.scan_fallbacks.inc(len(result.fallbacks))
     metrics.gpu_retries.inc(sum(report.retries for report in result.reports))
     gpu_memory.take(result.reports)
-    for what, n in Counter(map(_WHAT, published)).items():
+    for what, n in Counter(map(_WHAT, scanned.published)).items():
         metrics.signals.labels(*what).inc(n)
-    for signal in published:
-        if signal.received_ns:
-            metrics.signal_latency.labels(signal.frame).observe((signal.published_ns - signal.received_ns) / 1e9)
+    ready = scanned.coverage
+    silent = {
+        "cooldown": scanned.silent,
+        "ex_gap": len(result.gapped),
+        "not_ready": 0 if ready is None else ready.silent,
+    }
+    for reason, n in silent.items():
+        metrics.signals_suppressed.labels(reason).inc(n)
+    if interval.revision:
+        return
+    metrics.scan_symbols.labels(frame).set(result.n_current)
+    metrics.symbols_ready.labels(frame).set(result.n_symbols if ready is None else ready.ready)
+    # What a killed service had received says nothing of the speed of the one that folds it again.
+    if scanned.stamps.received_ns >= _STARTED_NS and not interval.developing:
+        _meter_stages(interval)
+
+
+def _meter_stages(interval: "Interval") -> None:
+    scanned = interval.scanned.stamps
+    newest = interval.signals[-1] if interval.signals else None
+    published = scanned.scanned_ns if newest is None else newest.published_ns
+    stamps = (interval.bar_end, *scanned, published)
+    shares = {name: ns[0] / 1e9 for name, ns in spent(*(np.array([stamp]) for stamp in stamps)).items() if len(ns)}
+    del shares[PROMISED]
+    if newest is None:
+        del shares["publish"]
+    else:
+        latency = interval.latency_ms / 1e3
+        shares["send"] = latency - (published - scanned.received_ns) / 1e9
+        metrics.signal_latency.labels(interval.frame).observe(latency, {"signal": newest.id[:16]})
+    for stage, seconds in shares.items():
+        metrics.stage_seconds.labels(stage.replace(" ", "_"), interval.frame).observe(seconds)
+
+
+def meter_bars(batch: pa.RecordBatch, about: Mapping[bytes, bytes], *, by_receipt: bool) -> None:
+    """Count one batch of bars, as it goes to the bus. `by_receipt`: whether the time of receipt is the market's own."""
+    if about[b"developing"] == b"1":
+        return
+    frame = about[b"frame"].decode()
+    if about[b"revision"] != b"0":
+        metrics.bar_revisions.labels(frame).inc(batch.num_rows)
+        return
+    flags = batch["flags"].to_numpy()
+    metrics.bars.labels(frame).inc(batch.num_rows)
+    metrics.bars_incomplete.labels(frame).inc(int(np.count_nonzero(flags & FLAG_INCOMPLETE)))
+    metrics.bars_no_trade.labels(frame).inc(int(np.count_nonzero(flags & FLAG_NO_TRADE)))
+    end, quote, received = (int(about[name]) for name in (b"bar_end", b"quote_ns", b"received_ns"))
+    if received >= _STARTED_NS and (quote > end or by_receipt):
+        waited = (quote if quote > end else received) - end
+        metrics.bar_emit_delay.labels(frame).observe(waited / 1e9 + float(about[b"fold_ms"]) / 1e3)
 
 
 class GpuMemory:

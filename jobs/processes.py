@@ -20,6 +20,8 @@ from data.store import BarStore
 from jobs.backfilling import Backfill, open_backfill
 from jobs.breadth import BreadthCount
 from jobs.live import LiveService, Stage
+from jobs.metering import meter
+from jobs.monitor import Monitor
 from jobs.overview import Overview
 from jobs.page import Page
 from jobs.roles import Overheard, in_turn, open_bus
@@ -65,8 +67,9 @@ async def scan(
     frames, scanned = live_frames(settings, parts.strategies)
     history_bars = settings.scan.history_bars or settings.feed.history_bars
     history = SignalHistory(store.root / "signals")
+    monitor = Monitor(settings, store, live=not is_repeatable(settings.feed.name))
     overview = _overview(settings, history)
-    server = _server(settings, store, history, overview)
+    server = _server(settings, store, history, overview, monitor)
     bus = await open_bus(settings, store)
     backfill: Backfill | None = None
     try:
@@ -94,9 +97,11 @@ async def scan(
         if isinstance(quotes, StreamManager) and not once:
             backfill = open_backfill(settings, store, symbols, scans, history_bars, quotes.clock, screen.say)
             await backfill.at_start(settings.feed.backfill_s)
+
         serving = Serving(bus, server, history=history if isinstance(bus, SharedBus) else None) if whole else None
 
         def told(interval: Interval) -> None:
+            meter(interval)
             screen.interval(interval)
             overview.scanned(interval)
 
@@ -140,6 +145,9 @@ async def scan(
                     await watched_by.enter_async_context(
                         overview.watching(bus, frames[0], breadth=breadth, status=status)
                     )
+                await watched_by.enter_async_context(
+                    monitor.at_work(bus, feeding=feeding, scanning=scanning, scans=scans, cluster=cluster)
+                )
                 kept = await service.run()
             screen.close()
             screen.say(_farewell(kept, store))
@@ -177,8 +185,9 @@ async def feed(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
 async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
     """Serve what a scan in another process publishes."""
     history = SignalHistory(store.root / "signals")
+    monitor = Monitor(settings, store, live=not is_repeatable(settings.feed.name))
     overview = _overview(settings, history)
-    server = _server(settings, store, history, overview)
+    server = _server(settings, store, history, overview, monitor)
     server.begin(*history.place())
     bus = await open_bus(settings, store)
     try:
@@ -188,7 +197,7 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
         interrupted = _stop_on_signals(service, bus)
         _introduce(lines, store, bus)
         _introduce_server(lines, server)
-        async with overview.watching(bus):
+        async with overview.watching(bus), monitor.at_work(bus):
             await service.run()
         return interrupted.is_set()
     finally:
@@ -196,7 +205,9 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
         await server.stop()
 
 
-def _server(settings: Settings, store: BarStore, history: SignalHistory, overview: Overview) -> SignalServer:
+def _server(
+    settings: Settings, store: BarStore, history: SignalHistory, overview: Overview, monitor: Monitor
+) -> SignalServer:
     """The server of the history's signals and of the page, not started."""
     page = Page(settings, store, history, overview, lambda: (server.epoch, server.seq))
     server = SignalServer(
@@ -204,8 +215,8 @@ def _server(settings: Settings, store: BarStore, history: SignalHistory, overvie
         settings.serve.port,
         epoch=history.epoch,
         replay=history.since,
-        routes=routes() | page.routes(),
-        open_routes=open_routes() | page_routes(),
+        routes=routes(monitor) | page.routes(),
+        open_routes=open_routes(monitor) | page_routes(),
     )
     return server
 

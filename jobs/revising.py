@@ -40,6 +40,9 @@ class Stamps(NamedTuple):
     scanned_ns: int
 
 
+NOT_LIVE = Stamps(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Revised:
     """Revisions of the bars of one end."""

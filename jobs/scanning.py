@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from data import metrics
 from data.errors import StaleDataError
 from data.factors import FactorStore
 from data.history import SignalHistory
 from data.signal import Signal
 from data.store import BarStore
 from data.symbols import kind
-from jobs.metering import meter
 from jobs.readiness import Coverage, Readiness
-from jobs.revising import Key, Revised, Stamps, key_of, standing
+from jobs.revising import NOT_LIVE, Key, Revised, Stamps, key_of, standing
 from scanner.cluster import Cluster
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
@@ -38,6 +38,7 @@ class Scanned:
     origin: int
     coverage: Coverage | None = None
     """On how many symbols strategies are ready; None where all may look at all."""
+    stamps: Stamps = NOT_LIVE
 
 
 class MarketScan:
@@ -104,6 +105,7 @@ class MarketScan:
             log.warning("bar %d was scanned by %s: %s", bar_end, result.engine, reason)
         for name in result.failed:
             self._switch_off(name)
+        stamps = Stamps(quote_ns, received_ns, bar_closed_ns, time.time_ns())
         signals, silent = to_signals(
             result,
             self.strategies,
@@ -111,17 +113,13 @@ class MarketScan:
             origin=origin,
             names=self.names,
             developing=developing,
-            quote_ns=quote_ns,
-            received_ns=received_ns,
-            bar_closed_ns=bar_closed_ns,
-            scanned_ns=time.time_ns(),
+            **stamps._asdict(),
         )
         fresh = signals if batch is not None else self._not_revised(signals, bar_end)
-        published = tuple(fresh if self.history is None else self.history.append(fresh))
-        meter(result, published)
+        published = self._keep(fresh)
         if not developing:
             self._remember(signals)
-        return Scanned(result, tuple(signals), published, silent, origin, coverage)
+        return Scanned(result, tuple(signals), published, silent, origin, coverage, stamps)
 
     def revise(
         self,
@@ -157,10 +155,16 @@ class MarketScan:
         )
         versions = {strategy.name: strategy.version for strategy in self.strategies}
         told = revised.compare(result, signals, self._standing(bar_end, seen), versions, stamps)
-        published = tuple(told if self.history is None else self.history.append(told))
-        meter(result, published)
+        published = self._keep(told)
         self._remember(told)
-        return Scanned(result, tuple(signals), published, silent, origin)
+        return Scanned(result, tuple(signals), published, silent, origin, stamps=stamps)
+
+    def _keep(self, signals: Sequence[Signal]) -> tuple[Signal, ...]:
+        """What of these is new, durable and numbered."""
+        if self.history is None:
+            return tuple(signals)
+        with metrics.commit_seconds.labels("signals").time():
+            return tuple(self.history.append(signals))
 
     def _ask(
         self,

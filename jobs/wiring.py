@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from data import metrics
 from data.calendar import MINUTE
 from data.errors import EngineError, SettingsError
 from data.schema import FRAMES
@@ -150,7 +151,8 @@ def open_tape(settings: Settings, store: BarStore) -> Tape | None:
         wanted = not is_repeatable(settings.feed.name)
     if not wanted:
         return None
-    return Tape(store.root / TAPE, origin=store.origin, keep=settings.feed.tape_sessions)
+    sessions, on_sync = settings.feed.tape_sessions, metrics.wal_fsync.observe
+    return Tape(store.root / TAPE, origin=store.origin, keep=sessions, on_sync=on_sync)
 
 
 def choose_warm(name: str, cluster: str, terms: Iterable[Term]) -> tuple[Engine, str, Sequence[Indicator]]:

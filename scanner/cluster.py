@@ -8,9 +8,10 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from data.errors import EngineError, MarketDataError, ScanError, UsageError
@@ -47,6 +48,17 @@ class Cluster(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+@dataclass(frozen=True)
+class ClusterFigures:
+    """A Dask cluster in figures. `late`: scans that it failed, since the start."""
+
+    workers: int
+    tasks: Mapping[str, int]
+    """On the workers, by state."""
+    memory_bytes: int
+    late: int
 
 
 class InlineCluster:
@@ -244,6 +256,18 @@ class DaskCluster:
                     raise _WorkerGoneError(f"workers with a GPU are gone: {sorted(gone)}") from None
                 if left <= look_s or gone == set(self._workers):
                     raise
+
+    def figures(self) -> ClusterFigures:
+        """What the workers said last; waits for the scan in flight. Raises what a scheduler that is gone raises."""
+
+        def ask() -> ClusterFigures:
+            said = [worker["metrics"] for worker in self._client.scheduler_info(n_workers=-1)["workers"].values()]
+            tasks: Counter[str] = Counter({"executing": 0, "ready": 0})
+            for metrics in said:
+                tasks.update(metrics.get("task_counts", {}))
+            return ClusterFigures(len(said), tasks, sum(metrics.get("memory", 0) for metrics in said), self.late)
+
+        return self._thread.submit(ask).result()
 
     def close(self) -> None:
         self._closed.set()

@@ -232,6 +232,7 @@ class StreamManager:
             symbols_stale=int(np.count_nonzero(stale)),
             reconnects=dict(provider.reconnects),
             dropped=dict(traffic.dropped + provider.dropped),
+            unread=dict(traffic.dropped),
             said=provider.said,
         )
 

@@ -94,6 +94,11 @@ class RedisBus(Listening[RedisQueue]):
         return self._link.reconnects
 
     @property
+    def away(self) -> bool:
+        """Whether Redis did not answer last."""
+        return self._link.away
+
+    @property
     def resent(self) -> int:
         """Events published again because Redis had forgotten them."""
         return sum(out.resent for out in self._out.values())

@@ -63,6 +63,11 @@ class RedisLink:
     def __str__(self) -> str:
         return masked(self.url)
 
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer last."""
+        return self._away_since is not None
+
     async def open(self) -> None:
         """See that a Redis is there that can do what is needed. Raises BusError, which says what to do."""
         try:

@@ -33,6 +33,8 @@ class ProviderStatus:
     """Connections lost, by reason."""
     dropped: Mapping[str, int]
     """Quotes, lines and requests that came to nothing, by reason."""
+    unread: Mapping[str, int]
+    """Of these, lines, frames and requests of which no quote could be read."""
     said: str
     """What went wrong last; empty where nothing has."""
 

@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,19 +40,28 @@ class Tape:
 
     A segment is a session's: that of the batch's middle quote, but none after the day of its receipt, and none before
     that of the batch before. `keep`: how many segments stay. `origin`: whose market it is. Where the disk refuses,
-    batches are `lost`, the log says so, and each later batch tries anew. `synced_s`: seconds that the last sync took.
+    batches are `lost`, the log says so, and each later batch tries anew. `waiting`: batches that are not durable yet.
+    `on_sync` is told of the seconds that each sync took.
     """
 
-    def __init__(self, folder: Path, *, origin: str, keep: int) -> None:
+    def __init__(
+        self, folder: Path, *, origin: str, keep: int, on_sync: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self.folder, self.origin, self.keep = folder, origin, keep
         self.frames = 0
         self.bytes = 0
         self.lost = 0
-        self.synced_s = 0.0
+        self.waiting = 0
+        self._on_sync = on_sync
         self._open: _Writer | None = None
         self._refused_since = 0
         self._turn = threading.Lock()
         self._said = -_SAID_EVERY_S
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the disk refused what came last."""
+        return self._refused_since > 0
 
     def append(self, batches: Sequence[pa.RecordBatch]) -> bool:
         """Make batches durable by one sync; False where the disk refused and they are lost."""
@@ -74,7 +83,7 @@ class Tape:
             assert self._open is not None
             start = time.perf_counter()
             self.bytes += self._open.sync()
-            self.synced_s = time.perf_counter() - start
+            self._on_sync(time.perf_counter() - start)
         except OSError as error:
             self._refused(len(filled), error)
             return False
@@ -241,8 +250,10 @@ async def taped(frames: AsyncGenerator[pa.RecordBatch], tape: Tape) -> AsyncGene
             while not waiting.empty():
                 group.append(waiting.get_nowait())
             batches = [batch for batch in group if batch is not None]
+            tape.waiting = len(batches) + waiting.qsize()
             if batches:
                 await asyncio.to_thread(tape.append, batches)
+            tape.waiting = waiting.qsize()
             for batch in batches:
                 yield batch
         await reader

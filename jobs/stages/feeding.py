@@ -1,14 +1,17 @@
 """Feeding: quotes -> tape -> `market.tick`, and folded, -> `market.bar.{frame}`."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from data.calendar import CLOSE, DAY, MINUTE, SECOND, SHANGHAI, day_ns, local_day
 from data.store import BarStore
+from jobs.metering import meter_bars
 from jobs.stages.recovery import going_on
 from streaming.bars import MarketBars
 from streaming.bus import bar_topic, tick_topic
@@ -20,6 +23,21 @@ SILENCE_S = 10
 """After so long without a quote the clock closes bars: while quotes come, theirs is the better time."""
 AFTER_HOURS_OVER = CLOSE + 40 * MINUTE
 """From midnight in Shanghai: nothing more is traded, and vendors' stamps have ended."""
+
+
+@dataclass
+class Intake:
+    """What has come from the feed: frames, quotes, and when the newest of them did (monotonic, s)."""
+
+    frames: int = 0
+    ticks: int = 0
+    newest_s: float = -math.inf
+
+    def take(self, quotes: pa.RecordBatch) -> None:
+        """Count a frame."""
+        self.frames += 1
+        self.ticks += quotes.num_rows
+        self.newest_s = time.monotonic()
 
 
 class Feeding:
@@ -54,10 +72,12 @@ class Feeding:
         developing: Sequence[int] = (),
     ) -> None:
         self.feed = feed
-        self._store, self._bus, self._tape = store, bus, tape
+        self._store, self._bus = store, bus
         self._from = going_on(store, frames, tape)
         self._bars = fold(symbols, frames, after=self._from.after, closed=self._from.closed)
         self._by_receipt, self._clock, self._developing = by_receipt, clock, developing
+        self.intake = Intake()
+        self.tape = tape
         self._looked = self._from.stored[self._bars.frames[0]] or 0
         """The market's time up to which developing bars have been published."""
         self._received = 0
@@ -65,7 +85,7 @@ class Feeding:
 
     async def run(self) -> None:
         """Until the feed ends or `stop` is called."""
-        frames = self.feed.frames() if self._tape is None else taped(self.feed.frames(), self._tape)
+        frames = self.feed.frames() if self.tape is None else taped(self.feed.frames(), self.tape)
         try:
             tail = self._from.quotes()
             while not self._stopped and (batch := await asyncio.to_thread(next, tail, None)) is not None:
@@ -74,6 +94,7 @@ class Feeding:
                 if quotes is None:
                     await self._follow_clock()
                 else:
+                    self.intake.take(quotes)
                     await self._bus.publish(tick_topic(), quotes)
                     await self._fold(quotes)
             if not self._stopped and self._market_time() >= CLOSE:
@@ -82,13 +103,23 @@ class Feeding:
         finally:
             await frames.aclose()
             await self.feed.close()
-            if self._tape is not None:
-                await asyncio.to_thread(self._tape.close)
+            if self.tape is not None:
+                await asyncio.to_thread(self.tape.close)
 
     async def stop(self) -> None:
         """Take no more quotes; what has been taken is folded, and what closes published."""
         self._stopped = True
         await self.feed.close()
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Quotes that are in no bar, by reason, as `MarketBars.counts` has it."""
+        return self._bars.counts
+
+    @property
+    def newest_quote(self) -> int:
+        """Its time, UTC ns; 0 before the first."""
+        return self._bars.watermark
 
     def look(self) -> None:
         """Publish the daily bar that is still open, with the next frame at the latest."""
@@ -132,6 +163,7 @@ class Feeding:
                 continue
             about[b"fold_ms"] = f"{(time.perf_counter() - start) * 1e3:.3f}".encode()
             about[b"closed_ns"] = str(time.time_ns()).encode()
+            meter_bars(batch, about, by_receipt=self._by_receipt)
             await self._bus.publish(bar_topic(frame), batch.replace_schema_metadata(about))
 
     async def _look_when_due(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from data import metrics
 from data.calendar import bar_ends, local_day
 from data.errors import UsageError
 from data.schema import FRAMES
@@ -119,6 +120,10 @@ class Scanning:
         self._next_engine = next_engine
         self._intervals, self._catching_up = intervals, catching_up
         self._session: np.datetime64 | None = None
+        self.busy_since: float | None = None
+        """Since when (monotonic, s) one batch of bars has been worked on; None while none is."""
+        self.at_work = False
+        """Whether bars are awaited or worked on: `run` has been called."""
 
     async def catch_up(self) -> None:
         """Scan the newest stored bar of each frame, so that workers are warm and a restart makes up for what it
@@ -131,7 +136,9 @@ class Scanning:
 
     async def run(self) -> None:
         """Until `stop` is called, the bus is closed, or enough intervals have closed."""
+        self.at_work = True
         async for event in self._bars:
+            self.busy_since = time.monotonic()
             about = event.batch.schema.metadata
             frame, bar_end = self._frame(about[b"frame"].decode()), int(about[b"bar_end"])
             await self._open_session(local_day(np.array([bar_end]))[0])
@@ -157,6 +164,7 @@ class Scanning:
             ):
                 self._bars.close()  # what else has closed is made again from the feed by the next run
                 return
+            self.busy_since = None
 
     async def stop(self) -> None:
         """End when what has been published by now is scanned."""
@@ -172,7 +180,7 @@ class Scanning:
 
     async def _close(self, frame: _Frame, batch: pa.RecordBatch, bar_end: int) -> None:
         """Store the bars of a closed interval, and scan them at once."""
-        storing = asyncio.to_thread(self._store.append, batch, frame.name)
+        storing = asyncio.to_thread(self._keep, batch, frame.name)
         if frame.scan is None:
             await storing
         else:
@@ -200,8 +208,12 @@ class Scanning:
         known = set(zip(*(stored[name].to_pylist() for name in _KEY), strict=True))
         if known.issuperset(zip(*(batch[name].to_pylist() for name in _KEY), strict=True)):
             return False
-        self._store.append(batch, frame)
+        self._keep(batch, frame)
         return True
+
+    def _keep(self, batch: pa.RecordBatch, frame: str) -> None:
+        with metrics.commit_seconds.labels("bars").time():
+            self._store.append(batch, frame)
 
     async def _scan(
         self, frame: _Frame, batch: pa.RecordBatch | None, bar_end: int, *, developing: bool = False

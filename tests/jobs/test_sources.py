@@ -26,6 +26,7 @@ SINA = ProviderStatus(
     symbols_stale=1200,
     reconnects={"mute": 1, "timeout": 3},
     dropped={"short": 7},
+    unread={"short": 7},
     said="closed: mute",
 )
 STATUS = Status(providers=(SINA,), symbols=5500, subscribers=1, uncovered=10, served=5490)

@@ -95,6 +95,10 @@ def test_hits_are_the_same_inline_and_on_dask_for_1_2_and_7_shards(
         assert scan(dask, registry, tasks(100, n_shards)) == expected
         assert scan(InlineCluster(), registry, tasks(100, n_shards)) == expected
     assert (dask.late, dask.workers) == (0, 2)
+    figures = dask.figures()
+    assert (figures.workers, figures.late) == (2, 0)
+    assert "executing" in figures.tasks
+    assert figures.memory_bytes > 1 << 26
     assert dask.dashboard is not None
     assert dask.dashboard.startswith("http://127.0.0.1:")
 
