@@ -150,6 +150,26 @@ gpu_memory_growth = _gauge(
 )
 gpu_retries = _counter("gpu_retries", "Kernels tried again on fewer columns, the GPU's memory being full.")
 
+ws_clients = Gauge("mystocks_ws_clients", "Connections to /ws/signals, subscribed or not.", registry=registry)
+ws_send_buffer = Gauge(
+    "mystocks_ws_send_buffer_bytes",
+    "The most that one subscriber has been sent and its connection has not taken.",
+    registry=registry,
+)
+ws_messages = Counter("mystocks_ws_messages_total", "Messages sent to subscribers.", registry=registry)
+ws_evicted = Counter(
+    "mystocks_ws_evicted_total",
+    "Subscribers cut off: slow, who left too much unread; gap, who lacks signals that are lost.",
+    ["reason"],
+    registry=registry,
+)
+ws_recoveries = Counter(
+    "mystocks_ws_recover_total",
+    "Subscribers that came back and asked to go on where they were: whether all that they had missed was there.",
+    ["recovered"],
+    registry=registry,
+)
+
 
 @contextmanager
 def read_by(reader: Callable[[], None]) -> Iterator[None]:

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -16,6 +19,9 @@ from data.schema import SIGNAL, SIGNAL_ADDED
 
 ACTIONS = ("BUY", "SELL", "ALERT")
 _NAMES = tuple(SIGNAL.names)
+_ALL = itemgetter(*_NAMES)
+_encoder = msgspec.json.Encoder(enc_hook=float)  # numpy's numbers; what is not finite is null
+_decode = msgspec.json.Decoder().decode
 EARLIER = pa.schema([field for field in SIGNAL if field.name not in SIGNAL_ADDED])
 """Signals as earlier versions kept them."""
 
@@ -59,10 +65,12 @@ class Signal:
 
         And where a revision of the bar made it: its number, and what it revokes.
         """
-        key = [self.strategy, self.version, self.action, self.symbol, self.frame, self.bar_end, self.developing]
+        # The same text as json.dumps of these in a list, in a fifth of its time.
+        texts = f"{_quoted(self.strategy)}, {_quoted(self.version)}, {_quoted(self.action)}, {_quoted(self.symbol)}"
+        key = f"{texts}, {_quoted(self.frame)}, {self.bar_end}, {_quoted(self.developing)}"
         if self.revision:
-            key += [self.revision, self.revokes]
-        return hashlib.sha256(json.dumps(key, ensure_ascii=False).encode()).hexdigest()
+            key += f", {self.revision}, {_quoted(self.revokes)}"
+        return hashlib.sha256(f"[{key}]".encode()).hexdigest()
 
     def like(self, changed: Mapping[str, Any]) -> Self:
         """Another signal that differs in some fields; far sooner made than by the constructor."""
@@ -74,9 +82,9 @@ class Signal:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it: times that users read as ISO 8601 in UTC, stamps as integers of ns, no NaN."""
-        known = self.__dict__ | {"id": self.id, "bar_end": iso(self.bar_end), "origin": iso(self.origin)}
-        known["values"] = _json_values(self)
-        return {name: known[name] for name in _NAMES}
+        row = dict(zip(_NAMES, _fields(self), strict=True))
+        row["bar_end"], row["origin"], row["values"] = iso(self.bar_end), iso(self.origin), _json_values(self)
+        return row
 
     def numbered(self, epoch: str, seq: int, published_ns: int) -> Self:
         """The same signal as the history keeps it; its id is not computed again."""
@@ -92,6 +100,24 @@ class Signal:
             name: int(np.datetime64(row[name].removesuffix("Z"), "ns").view(np.int64)) for name in ("bar_end", "origin")
         }
         return cls(**{f.name: row[f.name] for f in fields(cls)} | times)
+
+
+def _fields(signal: Signal) -> tuple[Any, ...]:
+    """Its fields in the order of the schema."""
+    if "id" not in signal.__dict__:
+        _ = signal.id  # computed once, and then one of them
+    found: tuple[Any, ...] = _ALL(signal.__dict__)
+    return found
+
+
+@lru_cache(maxsize=16_384)
+def _quoted(value: str | bool | None) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def encode(row: Mapping[str, Any]) -> bytes:
+    """What `Signal.to_dict` gives, as JSON in UTF-8 without spaces."""
+    return _encoder.encode(row)
 
 
 def _json_values(signal: Signal) -> dict[str, float | None]:
@@ -113,10 +139,35 @@ def iso(ns: int) -> str:
 
 def to_table(signals: Iterable[Signal]) -> pa.Table:
     """Signals -> a table of `data.schema.SIGNAL`."""
-    rows = list(signals)
-    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _NAMES if name != "values"}
-    columns["values"] = [json.dumps(_json_values(row), ensure_ascii=False, allow_nan=False) for row in rows]
-    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in SIGNAL], schema=SIGNAL)
+    rows = [_fields(signal) for signal in signals]
+    columns: dict[str, Sequence[Any]] = dict(zip(_NAMES, zip(*rows, strict=True), strict=True)) if rows else {}
+    columns["values"] = [_encoder.encode(values).decode() for values in columns.get("values", ())]
+    return pa.Table.from_arrays([pa.array(columns.get(f.name, ()), f.type) for f in SIGNAL], schema=SIGNAL)
+
+
+def to_batch(signals: Sequence[Signal]) -> pa.RecordBatch:
+    """The same as one batch. While it lives, `signals_of` knows what it was made of."""
+    batches = to_table(signals).combine_chunks().to_batches()
+    batch = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=SIGNAL)
+    return _remember(batch, signals)
+
+
+def signals_of(batch: pa.RecordBatch) -> Sequence[Signal]:
+    """The signals of a batch, made once for all who ask within a process; none of them may change the list."""
+    known = _made.get(id(batch))
+    if known is None:
+        _remember(batch, known := from_table(pa.Table.from_batches([batch])))
+    return known
+
+
+_made: dict[int, Sequence[Signal]] = {}
+"""By the batch's identity: as long as that lives, nobody else has it."""
+
+
+def _remember(batch: pa.RecordBatch, signals: Sequence[Signal]) -> pa.RecordBatch:
+    _made[id(batch)] = signals
+    weakref.finalize(batch, _made.pop, id(batch), None).atexit = False
+    return batch
 
 
 def from_table(table: pa.Table) -> list[Signal]:
@@ -125,7 +176,7 @@ def from_table(table: pa.Table) -> list[Signal]:
     for name in table.column_names:
         column = table[name]
         columns[name] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-    columns["values"] = [json.loads(text) for text in columns["values"]]
+    columns["values"] = [_decode(text) for text in columns["values"]]
     signals = []
     for row in zip(*columns.values(), strict=True):
         signal = object.__new__(Signal)  # far sooner than by the constructor

@@ -10,11 +10,9 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-import pyarrow as pa
-
 from data.history import SignalHistory
-from data.schema import SIGNAL
 from data.settings import Settings
+from data.signal import to_batch
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.backfilling import Backfill, open_backfill
@@ -135,7 +133,7 @@ async def scan(
                 await _connect(quotes, symbols, screen)
             else:
                 # Who serves looks into the history: a scan that was killed may have kept signals and not said so.
-                await bus.publish(SIGNALS, pa.RecordBatch.from_pylist([], schema=SIGNAL))
+                await bus.publish(SIGNALS, to_batch([]))
             if backfill is not None:
                 backfill.go_on()
             async with AsyncExitStack() as watched_by:

@@ -3,46 +3,53 @@
 (epoch, seq) is a place in the stream: everything up to it was sent on a connection or not wanted there. A client that
 is not `live` has no part in `publish`; `subscribe` brings it up to the newest signal and makes it live.
 
-No send to one subscriber waits for another. Live messages are written to the transport's buffer, and who leaves more
-than `max_client_bytes` of them unread is cut off (a keepalive ping would wait behind that very buffer). A replay is
-sent in pages that wait for their own reader, and ends in one step without waiting at the newest signal.
+No send to one subscriber waits for another. Live messages are written to the transport's buffer: a frame is made once
+for all who want the same. Signals never conflate, so who leaves more than `max_client_bytes` of them unread is told to
+go (`TOO_SLOW`) and is gone within a second of it, whether anything more is published or not; a keepalive ping would
+wait behind that very buffer. A replay is sent in pages that wait for their own reader, and ends in one step without
+waiting at the newest signal.
 """
 
 import asyncio
 import json
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
+from data import metrics
 from data.errors import MystocksScanError, UsageError
 from data.signal import from_table
 from streaming.filter import Filter
+from streaming.ring import Ring, Sent, Stretch
 
 PAGE = 500
 """Signals a message of a replay holds at most."""
 CHUNK = 500
 """Subscribers written to before the event loop's other tasks have a turn."""
 SEND_TIMEOUT_S = 20.0
+OVER_S = 0.4
+"""How long a subscriber may have more than its bytes unread, where nothing is added to them."""
+GOING_S = 0.4
+"""How long one that was told to go has for reading that."""
+TOO_SLOW = 4008
+"""Close code: more was left unread than one subscriber may have. It resumes where it was."""
+NOT_HERE = 4010
+"""Close code: this server has lost signals that follow the subscriber's place."""
 
 Replay = Callable[[str, int, int], pa.Table | None]
 """(epoch, seq, limit) -> the signals after that place, or None where it is not known: `SignalHistory.since`."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A published signal and its JSON, encoded once for everybody."""
-
-    seq: int
-    signal: Mapping[str, Any]
-    text: str
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +60,8 @@ class Client:
     filter: Filter = field(default_factory=Filter)
     seq: int = 0
     live: bool = False
+    watched: bool = False
+    """Whether it has too much unread, and somebody will look again."""
 
 
 class Broadcast:
@@ -60,7 +69,7 @@ class Broadcast:
 
     `epoch`: the history's. `replay` gives what the ring (the newest `ring` signals, in memory) no longer holds.
     `clients` holds the connections, live or not: who opens and closes them adds and discards. `dropped` counts who was
-    cut off for not reading.
+    cut off.
     """
 
     def __init__(self, *, epoch: str, replay: Replay | None, ring: int, max_client_bytes: int) -> None:
@@ -68,8 +77,7 @@ class Broadcast:
         self.dropped = 0
         self.clients: set[Client] = set()
         self._replay = replay
-        self._ring: deque[_Sent] = deque()
-        self._ring_size = ring
+        self._ring = Ring(ring)
         self._max_client_bytes = max_client_bytes
 
     async def publish(self, signals: Sequence[Mapping[str, Any]]) -> None:
@@ -86,16 +94,22 @@ class Broadcast:
                     f"the next signal to publish must be number {number} of epoch {self.epoch};"
                     f" got number {signal['seq']} of {signal['epoch']}"
                 )
-        self._ring.extend([_Sent(signal["seq"], signal, _json(signal)) for signal in signals])
+        self._ring.add(signals)
         self.seq = signals[-1]["seq"]
-        while len(self._ring) > max(self._ring_size, len(signals)):
-            self._ring.popleft()
-        clients = list(self.clients)
-        texts: dict[tuple[Filter, int, int], str | None] = {}
-        for start in range(0, len(clients), CHUNK):
-            if start:
-                await asyncio.sleep(0)
-            self._serve_live(clients[start : start + CHUNK], texts)
+        groups: dict[Filter, list[Client]] = {}
+        for client in self.clients:
+            groups.setdefault(client.filter, []).append(client)
+        stretches: dict[int, Stretch] = {}
+        n_served = 0
+        for wanted, clients in groups.items():
+            frames: dict[tuple[int, int], bytes | None] = {}
+            for client in clients:
+                if n_served == CHUNK:
+                    n_served = 0
+                    await asyncio.sleep(0)
+                n_served += 1
+                if client.live and client.seq < self.seq and client.filter == wanted:
+                    self._serve(client, frames, stretches)
 
     def begin(self, epoch: str, seq: int = 0) -> None:
         """Go on behind signal `seq` of another epoch, as where another process writes the history and has restarted.
@@ -104,7 +118,7 @@ class Broadcast:
         """
         for client in list(self.clients):
             if client.live and (seq or client.seq < self.seq):
-                self._drop(client)
+                self._evict(client, NOT_HERE, "gap")
             elif client.live:
                 client.seq = 0
         self.epoch, self.seq = epoch, seq
@@ -126,11 +140,14 @@ class Broadcast:
                 epoch, seq, runs = self.epoch, self.seq, []
                 answer = {"recovered": False, "reason": str(lost)}
             if answer is not None:
+                if since is not None:
+                    metrics.ws_recoveries.labels(str(answer["recovered"]).lower()).inc()
                 await self.tell(client, "subscribed", answer, (epoch, seq))
                 answer = None
             for name, sent in runs:
                 for start in range(0, len(sent), PAGE):
-                    if (text := _message(name, sent[start : start + PAGE], client.filter)) is not None:
+                    page = Stretch(sent[start : start + PAGE])
+                    if (text := _message(name, page, client.filter)) is not None:
                         await self._send(client, text)
                 epoch, seq = name, sent[-1].seq
             if not runs and epoch != self.epoch:
@@ -142,50 +159,58 @@ class Broadcast:
     ) -> None:
         """Send one client a message that is not one of signals, at the place it has reached."""
         epoch, seq = place or (self.epoch, client.seq if client.live else self.seq)
-        await self._send(client, _envelope(epoch, seq, kind, json.dumps(data, separators=(",", ":"))))
+        await self._send(client, _envelope(epoch, seq, kind, json.dumps(data, separators=(",", ":")).encode()))
 
-    def _serve_live(self, clients: Iterable[Client], texts: dict[tuple[Filter, int, int], str | None]) -> None:
-        """Write to each live client what it lacks, in one message for all who want the same; never waits."""
-        groups: dict[tuple[Filter, int, int], list[Client]] = {}
-        for client in clients:
-            if client.live and client.seq < self.seq:
-                if (
-                    client.connection.transport.get_write_buffer_size() > self._max_client_bytes
-                    or client.seq < self._ring_start() - 1
-                ):
-                    self._drop(client)
-                else:
-                    groups.setdefault((client.filter, client.seq, self.seq), []).append(client)
-        for key, members in groups.items():
-            if key not in texts:
-                texts[key] = _message(self.epoch, self._after(key[1]), key[0])
-            if (text := texts[key]) is not None:
-                broadcast([client.connection for client in members], text)
-            for client in members:
-                client.seq = self.seq
+    def unread_bytes(self) -> int:
+        """The most that one subscriber has been sent and its connection has not taken."""
+        return max((client.connection.transport.get_write_buffer_size() for client in self.clients), default=0)
 
-    def _ring_start(self) -> int:
-        return self._ring[0].seq if self._ring else self.seq + 1
+    def _serve(
+        self, client: Client, frames: dict[tuple[int, int], bytes | None], stretches: dict[int, Stretch]
+    ) -> None:
+        """Write to a live client what it lacks; never waits. `frames`, of its filter, and `stretches` are made once."""
+        transport = client.connection.transport
+        if client.seq < self._before_ring():
+            self._evict(client, NOT_HERE, "gap")
+            return
+        if transport.get_write_buffer_size() > self._max_client_bytes:
+            self._evict(client, TOO_SLOW, "slow")
+            return
+        between = client.seq, self.seq
+        if between not in frames:
+            stretch = stretches.get(client.seq) or self._ring.after(client.seq)
+            assert stretch is not None
+            stretches[client.seq] = stretch
+            message = _message(self.epoch, stretch, client.filter)
+            frames[between] = None if message is None else Frame(Opcode.TEXT, message).serialize(mask=False)
+        client.seq = self.seq
+        if (frame := frames[between]) is None or client.connection.state is not State.OPEN:
+            return
+        transport.write(frame)  # what the connection's own `send` would write, without making it anew for each
+        metrics.ws_messages.inc()
+        if not client.watched and transport.get_write_buffer_size() > self._max_client_bytes:
+            client.watched = True
+            asyncio.get_running_loop().call_later(OVER_S, self._look, client)
 
-    def _after(self, seq: int) -> list[_Sent]:
-        """What the ring holds after `seq`, oldest first."""
-        newer = []
-        for sent in reversed(self._ring):
-            if sent.seq <= seq:
-                break
-            newer.append(sent)
-        return newer[::-1]
+    def _look(self, client: Client) -> None:
+        client.watched = False
+        if client.live and client.connection.transport.get_write_buffer_size() > self._max_client_bytes:
+            self._evict(client, TOO_SLOW, "slow")
 
-    async def _missed(self, epoch: str, seq: int) -> list[tuple[str, list[_Sent]]]:
+    def _before_ring(self) -> int:
+        """The place from which on the ring has everything."""
+        return self.seq if self._ring.first is None else self._ring.first - 1
+
+    async def _missed(self, epoch: str, seq: int) -> list[tuple[str, Sequence[Sent]]]:
         """Published signals after a place, oldest first, as (epoch, signals); the next ones, not always all of them.
 
         Raises _LostError where neither the ring nor the history can vouch for the place.
         """
         if (epoch, seq) > (self.epoch, self.seq):
             raise _LostError(f"signal {seq} of epoch {epoch} was not published here")
-        if epoch == self.epoch and seq >= self._ring_start() - 1:
-            newer = self._after(seq)
-            return [(epoch, newer)] if newer else []
+        if epoch == self.epoch and seq >= self._before_ring():
+            newer = self._ring.after(seq)
+            return [(epoch, newer.sent)] if newer is not None else []
         if self._replay is None:
             raise _LostError(f"signal {seq} of epoch {epoch} is no longer in memory, and this server keeps no history")
         try:
@@ -197,38 +222,51 @@ class Broadcast:
         signals = [s for s in from_table(table) if (s.epoch, s.seq) <= (self.epoch, self.seq)] if table else []
         if table is None or (epoch == self.epoch and not signals):
             raise _LostError(f"the history does not hold what followed signal {seq} of epoch {epoch}")
-        rows = [(s.epoch, _Sent(s.seq, row := s.to_dict(), _json(row))) for s in signals]
+        rows = [(s.epoch, Sent.of(s.to_dict())) for s in signals]
         return [(name, [one for _, one in run]) for name, run in groupby(rows, key=lambda row: row[0])]
 
-    async def _send(self, client: Client, text: str) -> None:
+    async def _send(self, client: Client, text: bytes) -> None:
         """Send to one client, waiting for it alone, and not for ever."""
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                await client.connection.send(text)
+                await client.connection.send(text, text=True)
+                metrics.ws_messages.inc()
         except TimeoutError:
-            self._drop(client)
+            self._evict(client, TOO_SLOW, "slow")
 
-    def _drop(self, client: Client) -> None:
+    def _evict(self, client: Client, code: int, reason: str) -> None:
+        """Tell a client to go, behind what it has not read, and cut it off soon."""
         client.live = False
         self.dropped += 1
-        log.warning("cut off %s, which does not read its signals", client.connection.remote_address)
-        client.connection.transport.abort()
+        metrics.ws_evicted.labels(reason).inc()
+        connection = client.connection
+        unread = connection.transport.get_write_buffer_size()
+        log.warning("cut off %s: %s, %d bytes unread", connection.remote_address, reason, unread)
+        if connection.state is State.OPEN:
+            connection.protocol.send_close(code, reason)
+            for data in connection.protocol.data_to_send():
+                connection.transport.write(data)
+        asyncio.get_running_loop().call_later(GOING_S, _cut, connection)
+
+
+def _cut(connection: ServerConnection) -> None:
+    """End a connection with all that is still to be sent on it, in this process and in the system."""
+    with suppress(OSError):  # it is closed already
+        reset = struct.pack("ii", 1, 0)
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    connection.transport.abort()
 
 
 class _LostError(Exception):
     """A place from which the stream cannot go on without a gap."""
 
 
-def _message(epoch: str, sent: Sequence[_Sent], wanted: Filter) -> str | None:
-    """The message `signals`, its place that of the last one; None where none is wanted."""
-    texts = [one.text for one in sent if wanted.wants(one.signal)]
-    return _envelope(epoch, sent[-1].seq, "signals", f"[{','.join(texts)}]") if texts else None
+def _message(epoch: str, stretch: Stretch, wanted: Filter) -> bytes | None:
+    """The message `signals`, its place that of the stretch's last one; None where none is wanted."""
+    texts = stretch.wanted(wanted)
+    return _envelope(epoch, stretch.last, "signals", b"[%b]" % b",".join(texts)) if texts else None
 
 
-def _envelope(epoch: str, seq: int, kind: str, data: str) -> str:
+def _envelope(epoch: str, seq: int, kind: str, data: bytes) -> bytes:
     """A message around `data`, which is JSON already."""
-    return f'{{"v":1,"epoch":{json.dumps(epoch)},"seq":{seq},"type":"{kind}","data":{data}}}'
-
-
-def _json(signal: Mapping[str, Any]) -> str:
-    return json.dumps(signal, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return b'{"v":1,"epoch":%b,"seq":%d,"type":"%b","data":%b}' % (json.dumps(epoch).encode(), seq, kind.encode(), data)

@@ -25,6 +25,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from data import metrics
 from data.errors import SettingsError, UsageError
 from streaming import http
 from streaming.broadcast import Broadcast, Client, Replay
@@ -117,6 +118,8 @@ class SignalServer:
                 " Choose another with --port; 0 takes any free one"
             ) from error
         self.port = next(iter(self._server.sockets)).getsockname()[1]
+        metrics.ws_clients.set_function(lambda: self.clients)
+        metrics.ws_send_buffer.set_function(self.stream.unread_bytes)
 
     async def stop(self) -> None:
         """Say goodbye (close code 1001) and end, within two seconds also where somebody does not listen."""

@@ -14,7 +14,7 @@ from data import metrics
 from data.calendar import bar_ends, local_day
 from data.errors import UsageError
 from data.schema import FRAMES
-from data.signal import Signal, to_table
+from data.signal import Signal, to_batch
 from data.store import BarStore
 from jobs.backfilling import Backfill
 from jobs.scanning import MarketScan, Scanned, origin_of
@@ -274,7 +274,7 @@ class Scanning:
     async def _publish(self, signals: Sequence[Signal]) -> None:
         if not signals:
             return
-        await self._bus.publish(SIGNALS, to_table(signals).combine_chunks().to_batches()[0])
+        await self._bus.publish(SIGNALS, to_batch(signals))
         if self._serving is not None:
             await self._serving.reached(signals[-1].seq)
 

@@ -5,10 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-import pyarrow as pa
-
 from data.history import SignalHistory
-from data.signal import Signal, from_table
+from data.signal import Signal, from_table, signals_of
 from streaming.broadcast import PAGE
 from streaming.bus import SIGNALS
 from streaming.ports import Bus, Policy
@@ -44,7 +42,7 @@ class Serving:
             if self._history is not None:
                 await self._catch_up(self._history)
             async for event in self._signals:
-                signals = from_table(pa.Table.from_batches([event.batch]))
+                signals = signals_of(event.batch)
                 if self._history is None or (signals and self._follows(signals[0])):
                     await self._serve(signals)
                 else:

@@ -1,14 +1,18 @@
 """Signals: the id that nothing but the same signal shares, and the way to JSON and Arrow and back."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from data import signal as signal_module
 from data.schema import SIGNAL, SIGNAL_ADDED
-from data.signal import Signal, from_table, iso, to_table
+from data.signal import Signal, encode, from_table, iso, signals_of, to_batch, to_table
 
 FIRED = Signal(
     strategy="macd_golden_cross",
@@ -51,6 +55,15 @@ def test_what_makes_it_another_signal_makes_another_id(change: dict[str, Any]) -
     assert replace(FIRED, **change).id != FIRED.id
 
 
+@pytest.mark.parametrize("change", [{}, {"revision": 2}, {"revision": 3, "revokes": "ab"}])
+@pytest.mark.parametrize("strategy", ["a", 'say "ah"', "反弹\n", "\u2028\\"])
+def test_an_id_is_that_of_the_json_of_its_parts(strategy: str, change: dict[str, Any]) -> None:
+    signal = replace(FIRED, strategy=strategy, developing=not change, **change)
+    parts = [strategy, "5f2c", "BUY", "600519.SH", "1d", FIRED.bar_end, signal.developing, *change.values()]
+    parts += [None] if change == {"revision": 2} else []
+    assert signal.id == hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
 def test_parts_do_not_run_into_each_other() -> None:
     assert replace(FIRED, strategy="ab", version="c").id != replace(FIRED, strategy="a", version="bc").id
 
@@ -82,6 +95,25 @@ def test_a_table_gives_the_same_signals_back() -> None:
     assert from_table(table) == signals
     assert table["id"].to_pylist() == [signal.id for signal in signals]
     assert from_table(to_table([])) == []
+
+
+def test_what_is_sent_is_the_json_of_the_same_row() -> None:
+    row = replace(FIRED, confidence=np.float64(0.1 + 0.2), values={"a": 1e22, "b": 5e-324, "c": None}).to_dict()
+    assert json.loads(encode(row)) == json.loads(json.dumps(row)) == row
+
+
+def test_within_a_process_a_batch_is_the_very_signals_that_it_was_made_of() -> None:
+    signals = [FIRED, replace(FIRED, symbol="000001.SZ")]
+    batch = to_batch(signals)
+    assert signals_of(batch) is signals
+    (came,) = pa.Table.from_batches([batch]).to_batches()  # as from another process: equal, and not the same
+    assert came is not batch
+    assert signals_of(came) == signals
+    assert signals_of(came) is signals_of(came)
+    n_known = len(signal_module._made)
+    del batch, came
+    assert len(signal_module._made) == n_known - 2
+    assert signals_of(to_batch([])) == []
 
 
 def test_iso_keeps_nanoseconds_only_where_there_are_some() -> None:
