@@ -13,12 +13,10 @@ from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
-import pyarrow as pa
-
 from data import metrics
 from data.files import write_text
 from data.history import SignalHistory
-from data.signal import Signal, from_table, iso
+from data.signal import Signal, from_table, iso, signals_of
 from jobs.alert_text import to_batch
 from jobs.roles import lock
 from streaming.alerts.delivery import Delivery, Reason
@@ -94,7 +92,7 @@ class Alerting:
         try:
             await self._begin()
             async for event in self._signals:
-                signals = from_table(pa.Table.from_batches([event.batch]))
+                signals = signals_of(event.batch)
                 if signals and (signals[0].epoch, signals[0].seq) == (self._reached[0], self._reached[1] + 1):
                     self._tell(signals)
                 else:
