@@ -196,7 +196,8 @@ class Outbox:
             self._queue.appendleft(Batch(title, batch.alerts[n:]))
         self._waiting -= n
         taken = batch.alerts[:n]
-        return Message(title, self._cut(title, "\n\n".join(map(str, taken))), taken, _oldest(batch.alerts))
+        body = cut(self._fits, title, "\n\n".join(map(str, taken)))
+        return Message(title, body, taken, _oldest(batch.alerts))
 
     def _digest(self) -> Message:
         held = self._held
@@ -208,7 +209,7 @@ class Outbox:
         title = f"{total} alerts held back"
         head = f"over the cap of {self._per_minute} messages a minute: {counts}. The most confident:"
         n = self._room(f"{title}\n{head}", lines)
-        return Message(title, self._cut(title, "\n".join([head, *lines[:n]])), (), held.first, digest=total)
+        return Message(title, cut(self._fits, title, "\n".join([head, *lines[:n]])), (), held.first, digest=total)
 
     def _room(self, title: str, texts: Sequence[str]) -> int:
         """How many of the texts fit into one message; at least one."""
@@ -221,15 +222,16 @@ class Outbox:
                 high = middle - 1
         return low
 
-    def _cut(self, title: str, body: str) -> str:
-        """A body that fits, whatever its length."""
-        if self._fits(title, body):
-            return body
-        low, high = 0, len(body)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._fits(title, body[:middle] + "…") else (low, middle - 1)
-        return body[:low] + "…"
+
+def cut(fits: Callable[[str, str], bool], title: str, body: str) -> str:
+    """The body, or as much of its beginning as fits."""
+    if fits(title, body):
+        return body
+    low, high = 0, len(body)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(title, body[:middle] + "…") else (low, middle - 1)
+    return body[:low] + "…"
 
 
 def _oldest(alerts: Sequence[Alert]) -> Place:
