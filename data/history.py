@@ -151,8 +151,8 @@ class SignalHistory:
         """(strategy, symbol, action, frame) -> the newest bar end (UTC ns) before `before` at which it fired,
         on a closed bar, and was not revoked.
 
-        For cooldowns after a restart. Reads six columns of every file between the bounds, so its cost grows with the
-        history unless `after` (excluded) bounds it.
+        For cooldowns after a restart. Opens the files between the bounds alone: without `after` (excluded) its cost
+        grows with the history.
         """
         keys = ["strategy", "symbol", "action", "frame"]
 

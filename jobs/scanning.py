@@ -11,12 +11,14 @@ from data import metrics
 from data.errors import StaleDataError
 from data.factors import FactorStore
 from data.history import SignalHistory
+from data.panel import NO_BAR
 from data.signal import Signal
 from data.store import BarStore
 from data.symbols import kind
 from jobs.readiness import Coverage, Readiness
 from jobs.revising import NOT_LIVE, Key, Revised, Stamps, key_of, standing
 from scanner.cluster import Cluster
+from scanner.decide import Hit
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
 from scanner.market import ScanResult, merge, to_signals
@@ -76,6 +78,8 @@ class MarketScan:
         self.names: dict[str, str] = {}
         self.refresh_names()
         self._last_fired: dict[tuple[str, str, str, str], int] | None = None
+        self._fired_from = 0
+        """Since when it is known."""
         self._trace = time.time_ns()
         self._revision = 0
 
@@ -109,7 +113,7 @@ class MarketScan:
         signals, silent = to_signals(
             result,
             self.strategies,
-            self._fired(bar_end),
+            self._fired(bar_end, result.hits),
             origin=origin,
             names=self.names,
             developing=developing,
@@ -149,7 +153,7 @@ class MarketScan:
         result, _ = self._merge(answers, bar_end)
         result = replace(result, elapsed_s=time.perf_counter() - start)
         stamps = Stamps(quote_ns, received_ns, bar_closed_ns, time.time_ns())
-        fired = self._fired(bar_end)
+        fired = self._fired(bar_end, result.hits)
         signals, silent = to_signals(
             result, self.strategies, fired, origin=origin, names=self.names, **stamps._asdict()
         )
@@ -252,12 +256,21 @@ class MarketScan:
             key = signal.strategy, signal.symbol, signal.action, signal.frame
             known[key] = max(known.get(key, 0), signal.bar_end)
 
-    def _fired(self, bar_end: int) -> Mapping[tuple[str, str, str, str], int]:
-        """When each strategy last fired, read from the history once and then kept."""
-        if self.history is None or not any(strategy.cooldown for strategy in self.strategies):
+    def _fired(self, bar_end: int, hits: Iterable[Hit]) -> Mapping[tuple[str, str, str, str], int]:
+        """When each strategy last fired before `bar_end`, as far back as a cooldown can keep one of the hits silent.
+
+        Read from the history once, and then kept; further back where a symbol's own bars lie further back.
+        """
+        cooling = {strategy.name for strategy in self.strategies if strategy.cooldown}
+        since = min((hit.silent_since for hit in hits if hit.strategy in cooling), default=None)
+        if self.history is None or since is None:
             return {}
         if self._last_fired is None:
-            self._last_fired = self.history.last_bar_ends(bar_end)
+            self._last_fired, self._fired_from = {}, bar_end
+        if since < self._fired_from:
+            after = None if since == NO_BAR else since - 1
+            self._last_fired = self.history.last_bar_ends(self._fired_from, after=after) | self._last_fired
+            self._fired_from = since
         return self._last_fired
 
 
