@@ -17,15 +17,26 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """On all cores, before the first test: within it each kernel would be compiled in turn."""
+    """Of many tests, those of kernels among them will be some."""
     if len(session.items) > MANY and not session.config.option.collectonly:
-        from scanner.engines.warm import Warming, cold
-        from scanner.indicators import kernels
+        _compile_kernels()
 
-        if needed := cold(kernels()):
-            warming = Warming(needed, priority=0)
-            warming.wait()
-            warming.close()
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Once for all workers, who find nothing left to compile."""
+    _compile_kernels()
+
+
+def _compile_kernels() -> None:
+    """On all cores, before the first test: within it each kernel would be compiled in turn."""
+    from scanner.engines.warm import Warming, cold
+    from scanner.indicators import kernels
+
+    if needed := cold(kernels()):
+        warming = Warming(needed, priority=0)
+        warming.wait()
+        warming.close()
 
 
 @pytest.fixture(scope="session")
@@ -112,11 +123,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def _no_skip_in_ci(report: Report) -> Report:
     """Where CI is set a skip is a failure, unless its reason begins with one of CI_LACKS."""
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
-        assert isinstance(report.longrepr, tuple)
-        reason = report.longrepr[2].removeprefix("Skipped: ")
-        lacks = [start for start in _lacks() if reason.startswith(start)]
-        _skips.update(lacks)
-        if not lacks:
+        reason = _reason(report)
+        if not _lacked(reason):
             report.outcome = "failed"
             report.longrepr = f"{report.nodeid} skips here, where nothing that it needs may be missing: {reason}"
     return report
@@ -128,23 +136,43 @@ def _lacks() -> dict[str, int | None]:
     return {start: int(number) if number else None for start, _, number in pairs}
 
 
-_skips: Counter[str] = Counter()
-"""By the start of their reason."""
+def _reason(report: Report) -> str:
+    assert isinstance(report.longrepr, tuple)
+    return str(report.longrepr[2]).removeprefix("Skipped: ")
+
+
+def _lacked(reason: str) -> list[str]:
+    return [start for start in _lacks() if reason.startswith(start)]
+
+
+_skipped: dict[str, str] = {}
+"""Node -> reason. With several workers each collects all, and this is where all their reports come together."""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped[report.nodeid] = _reason(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped[report.nodeid] = _reason(report)
 
 
 def _miscounted() -> list[str]:
     counted = (
         [(start, number) for start, number in _lacks().items() if number is not None] if os.environ.get("CI") else []
     )
+    skips = Counter(start for reason in _skipped.values() for start in _lacked(reason))
     return [
-        f"{_skips[start]} tests skip because of {start!r}, where CI_LACKS says {number}"
+        f"{skips[start]} tests skip because of {start!r}, where CI_LACKS says {number}"
         for start, number in counted
-        if _skips[start] != number
+        if skips[start] != number
     ]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _miscounted() and session.exitstatus == pytest.ExitCode.OK:
+    if not hasattr(session.config, "workerinput") and _miscounted() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

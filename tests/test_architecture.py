@@ -83,7 +83,7 @@ def test_the_readme_s_table_is_the_list_of_commands() -> None:
 
 def test_the_readme_begins_with_the_two_lines_for_a_fresh_machine() -> None:
     assert block("run") == "pip install . && mystocks-scan run\n"
-    assert block("test") == "pip install '.[test]' && pytest\n"
+    assert block("test") == "pip install '.[test]' && pytest -n auto --dist loadfile\n"
 
 
 @pytest.mark.parametrize("line", readme_commands())
@@ -192,13 +192,14 @@ def test_a_skip_is_a_failure_in_ci_unless_ci_lacks_what_it_needs(tmp_path: Path)
     assert failed() == set()
     assert failed(CI="true", CI_LACKS="a fridge|a kettle") == {"in_a_test", "in_a_fixture", "by_mark", "of_a_module"}
 
-    def passes(lacks: str) -> bool:
+    def passes(lacks: str, *workers: str) -> bool:
         environment = {**os.environ, "CI": "true", "CI_LACKS": lacks}
-        done = subprocess.run([*PYTEST, str(tmp_path)], capture_output=True, text=True, env=environment)
+        done = subprocess.run([*PYTEST, *workers, str(tmp_path)], capture_output=True, text=True, env=environment)
         assert (done.returncode == 0) is ("where CI_LACKS says" not in done.stdout), done.stdout
         return done.returncode == 0
 
     assert passes("a kettle|a toaster")
     assert passes("a kettle=1|a toaster=4|a fridge=0")
+    assert passes("a kettle=1|a toaster=4|a fridge=0", "-n2")
     assert not passes("a kettle=1|a toaster=3")
     assert not passes("a kettle|a toaster|a fridge=1")
