@@ -150,6 +150,12 @@ gpu_memory_growth = _gauge(
 )
 gpu_retries = _counter("gpu_retries", "Kernels tried again on fewer columns, the GPU's memory being full.")
 
+# /ws/signals
+ws_refused = _counter(
+    "ws_refused",
+    "Connections, requests and messages that the server of signals refused (docs/security.md).",
+    "reason",
+)
 ws_clients = Gauge("mystocks_ws_clients", "Connections to /ws/signals, subscribed or not.", registry=registry)
 ws_send_buffer = Gauge(
     "mystocks_ws_send_buffer_bytes",

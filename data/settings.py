@@ -109,6 +109,20 @@ class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535, description="0: any free port")
     dashboard_port: int = Field(8787, ge=0, le=65535, description="of the Dask dashboard; 0: any free port")
+    tokens: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_config_dir(APP, appauthor=False)) / "tokens.json",
+        description="file of the names and hashes of tokens, as 'mystocks-scan token' makes it",
+    )
+    require_token: bool = Field(False, description="ask for a token also where only this machine can come in")
+    origins: tuple[str, ...] = Field(
+        (), description="of pages of other sites that may subscribe, as https://scanner.example"
+    )
+    max_connections: int = Field(10_000, ge=1, description="beyond them new ones are closed at once")
+    max_connections_per_address: int = Field(
+        100, ge=1, description="from elsewhere; of IPv6 the /64 counts as one address"
+    )
+    certificate: Path | None = Field(None, description="PEM file of the chain for TLS; none: plain text")
+    key: Path | None = Field(None, description="PEM file of its key; none: in the same file")
 
 
 class BusSettings(Section):

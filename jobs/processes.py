@@ -26,6 +26,7 @@ from jobs.roles import Overheard, in_turn, open_bus
 from jobs.routes import open_routes, routes
 from jobs.scanning import MarketScan, replayable, scannable
 from jobs.screen import LineScreen, Screen
+from jobs.serving import open_server
 from jobs.show import local_time
 from jobs.simulated import keep_names, make_history
 from jobs.sinks import open_sinks
@@ -208,14 +209,7 @@ def _server(
 ) -> SignalServer:
     """The server of the history's signals and of the page, not started."""
     page = Page(settings, store, history, overview, lambda: (server.epoch, server.seq))
-    server = SignalServer(
-        settings.serve.host,
-        settings.serve.port,
-        epoch=history.epoch,
-        replay=history.since,
-        routes=routes(monitor) | page.routes(),
-        open_routes=open_routes(monitor) | page_routes(),
-    )
+    server = open_server(settings.serve, history, routes(monitor) | page.routes(), open_routes(monitor) | page_routes())
     return server
 
 

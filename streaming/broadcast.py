@@ -5,7 +5,7 @@ is not `live` has no part in `publish`; `subscribe` brings it up to the newest s
 
 No send to one subscriber waits for another. Live messages are written to the transport's buffer: a frame is made once
 for all who want the same. Signals never conflate, so who leaves more than `max_client_bytes` of them unread is told to
-go (`TOO_SLOW`) and is gone within a second of it, whether anything more is published or not; a keepalive ping would
+go and is gone within a second of it, whether anything more is published or not; a keepalive ping would
 wait behind that very buffer. A replay is sent in pages that wait for their own reader, and ends in one step without
 waiting at the newest signal.
 """
@@ -29,6 +29,7 @@ from websockets.protocol import State
 from data import metrics
 from data.errors import MystocksScanError, UsageError
 from data.signal import from_table
+from streaming.closing import Close
 from streaming.filter import Filter
 from streaming.ring import Ring, Sent, Stretch
 
@@ -41,10 +42,6 @@ OVER_S = 0.4
 """How long a subscriber may have more than its bytes unread, where nothing is added to them."""
 GOING_S = 0.4
 """How long one that was told to go has for reading that."""
-TOO_SLOW = 4008
-"""Close code: more was left unread than one subscriber may have. It resumes where it was."""
-NOT_HERE = 4010
-"""Close code: this server has lost signals that follow the subscriber's place."""
 
 Replay = Callable[[str, int, int], pa.Table | None]
 """(epoch, seq, limit) -> the signals after that place, or None where it is not known: `SignalHistory.since`."""
@@ -118,7 +115,7 @@ class Broadcast:
         """
         for client in list(self.clients):
             if client.live and (seq or client.seq < self.seq):
-                self._evict(client, NOT_HERE, "gap")
+                self._evict(client, Close.GAP, "gap")
             elif client.live:
                 client.seq = 0
         self.epoch, self.seq = epoch, seq
@@ -171,10 +168,10 @@ class Broadcast:
         """Write to a live client what it lacks; never waits. `frames`, of its filter, and `stretches` are made once."""
         transport = client.connection.transport
         if client.seq < self._before_ring():
-            self._evict(client, NOT_HERE, "gap")
+            self._evict(client, Close.GAP, "gap")
             return
         if transport.get_write_buffer_size() > self._max_client_bytes:
-            self._evict(client, TOO_SLOW, "slow")
+            self._evict(client, Close.SLOW, "slow")
             return
         between = client.seq, self.seq
         if between not in frames:
@@ -195,7 +192,7 @@ class Broadcast:
     def _look(self, client: Client) -> None:
         client.watched = False
         if client.live and client.connection.transport.get_write_buffer_size() > self._max_client_bytes:
-            self._evict(client, TOO_SLOW, "slow")
+            self._evict(client, Close.SLOW, "slow")
 
     def _before_ring(self) -> int:
         """The place from which on the ring has everything."""
@@ -232,9 +229,9 @@ class Broadcast:
                 await client.connection.send(text, text=True)
                 metrics.ws_messages.inc()
         except TimeoutError:
-            self._evict(client, TOO_SLOW, "slow")
+            self._evict(client, Close.SLOW, "slow")
 
-    def _evict(self, client: Client, code: int, reason: str) -> None:
+    def _evict(self, client: Client, code: Close, reason: str) -> None:
         """Tell a client to go, behind what it has not read, and cut it off soon."""
         client.live = False
         self.dropped += 1

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Callable
 from ipaddress import ip_address
+from ssl import SSLCertVerificationError, SSLContext
 from typing import Any, Literal
 
 from websockets.asyncio.client import connect
@@ -19,6 +20,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 OPEN_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
+_library_log = logging.getLogger(f"{__name__}.websockets")
+_library_log.setLevel(logging.WARNING)  # below that it shows headers, and with them the token
 
 
 async def signals(
@@ -26,21 +29,25 @@ async def signals(
     *,
     filters: Filter | None = None,
     since: tuple[str, int] | None = None,
+    token: str | None = None,
+    ssl: SSLContext | None = None,
     reconnect: bool = True,
     backoff_s: tuple[float, float] = (0.5, 30.0),
     notice: Callable[[str], None] = log.warning,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Signals as they are published, each a dict as `Signal.to_dict` gives it; without end while it reconnects.
 
-    `since`: the (epoch, seq) of the last signal seen; what followed comes first. `backoff_s`: the first and the longest
-    wait before connecting again, doubled each time and shortened at random. `notice` is told of lost connections and of
-    gaps. Raises UsageError where the URL or the filter is refused, FeedError where there is nothing of the kind at the
-    URL or, without `reconnect`, when the connection is lost.
+    `since`: the (epoch, seq) of the last signal seen; what followed comes first. `token`: who asks. `ssl`: whom to
+    believe, for wss://; by default the authorities of the system. `backoff_s`: the first and the longest wait before
+    connecting again, doubled each time and shortened at random. `notice` is told of lost connections and of gaps.
+    Raises UsageError where the URL or the filter is refused, FeedError where there is nothing of the kind at the URL,
+    its certificate is not believed or, without `reconnect`, when the connection is lost.
     """
     request = {"type": "subscribe", **(filters or Filter()).to_dict()}
     proxy: Literal[True] | None = (
         None if _is_here(url) else True
     )  # a proxy of the environment cannot reach this machine
+    tls: dict[str, Any] = {} if ssl is None else {"ssl": ssl}  # the library takes no None for wss://
     place, attempt = since, 0
     while True:
         try:
@@ -50,6 +57,9 @@ async def signals(
                 max_size=MAX_MESSAGE_BYTES,
                 open_timeout=OPEN_TIMEOUT_S,
                 proxy=proxy,
+                additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+                **tls,
+                logger=_library_log,
             ) as connection:
                 more = {} if place is None else {"since": {"epoch": place[0], "seq": place[1]}}
                 await connection.send(json.dumps(request | more))
@@ -73,6 +83,8 @@ async def signals(
             if 400 <= status < 500:
                 raise FeedError(f"there are no signals at {url}: it answers {status}") from error
             reason = f"it answers {status}"
+        except SSLCertVerificationError as error:
+            raise FeedError(f"{url}: its certificate is not believed: {error.verify_message}") from error
         except (OSError, WebSocketException) as error:
             reason = str(error) or type(error).__name__
         if not reconnect:

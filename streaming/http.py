@@ -27,6 +27,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 """Of every answer; an Answer's own headers stand before them."""
 MAX_FIELDS = 32
 """Values that a query may have."""
+MAX_AT_ONCE = 64
+"""Answers that may be in the making."""
 
 log = logging.getLogger(__name__)
 
@@ -50,32 +52,44 @@ Route = Callable[[Mapping[str, str]], Awaitable[Answer]]
 """The query's values, one of each name, to the answer."""
 
 
-async def answer(routes: Mapping[str, Route], request: Request) -> Answer:
-    """What the routes say to a request; never raises."""
-    path, _, query = request.path.partition("?")
-    route = routes.get(path)
-    if route is None:
-        return Answer.text(404, "nothing here")
-    if request.method not in ("GET", "HEAD"):
-        return Answer.text(405, f"{path} is read with GET", {"Allow": "GET, HEAD"})
-    try:
-        return await route(_values(query))
-    except UsageError as error:
-        return Answer.text(400, str(error))
-    except Exception as error:
-        if isinstance(error, MarketDataError | StaleDataError) and not isinstance(error, StoreError):
-            return Answer.text(404, str(error))
-        log.exception("%s failed", path)
-        return Answer.text(500, "this failed; the service's log has the reason")
+class Routes:
+    """Routes by their exact paths."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = routes
+        self._n_running = 0
+
+    async def answer(self, request: Request) -> Answer:
+        """What they say to a request; never raises."""
+        path, _, query = request.path.partition("?")
+        route = self._routes.get(path)
+        if route is None:
+            return Answer.text(404, "nothing here")
+        if request.method not in ("GET", "HEAD"):
+            return Answer.text(405, f"{path} is read with GET", {"Allow": "GET, HEAD"})
+        if self._n_running >= MAX_AT_ONCE:
+            return Answer.text(503, "too much is asked for at once", {"Retry-After": "1"})
+        self._n_running += 1
+        try:
+            return await route(_values(query))
+        except UsageError as error:
+            return Answer.text(400, str(error))
+        except Exception as error:
+            if isinstance(error, MarketDataError | StaleDataError) and not isinstance(error, StoreError):
+                return Answer.text(404, str(error))
+            log.exception("%s failed", path)
+            return Answer.text(500, "this failed; the service's log has the reason")
+        finally:
+            self._n_running -= 1
 
 
-def to_response(answer: Answer, *, head: bool = False) -> Response:
-    """The answer as it is sent, after which the connection ends; `head`: without its body."""
+def head_of(answer: Answer) -> Response:
+    """What is sent before the body, after which the connection ends."""
     headers = Headers({**SECURITY_HEADERS, **answer.headers})
     headers["Content-Type"] = answer.content_type
     headers["Content-Length"] = str(len(answer.body))
     headers["Connection"] = "close"
-    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, b"" if head else answer.body)
+    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers)
 
 
 def _values(query: str) -> dict[str, str]:

@@ -44,7 +44,18 @@ from streaming.feeds import find_feed
     help="How many times faster than the clock sim and replay run; 60 by default, 0: as fast as it goes.",
 )
 @scan_options
-@click.option("--host", metavar="ADDRESS", help="Where /ws/signals is served; 127.0.0.1 by default.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="Where /ws/signals is served; 127.0.0.1 by default. One that others can reach needs a token: 'token new'.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Serve over TLS, wss:// and https://, with this chain in PEM.",
+)
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, if not in the same file.")
 @click.option("--port", type=int, metavar="N", help="Port of /ws/signals; 8765 by default, 0: any free one.")
 @click.option(
     "--dashboard-port", type=int, metavar="N", help="Port of the Dask dashboard; 8787 by default, 0: any free one."
@@ -88,7 +99,7 @@ def command(**given: Any) -> int:
                 "seed": given["seed"],
                 "interval_s": None if speed is None else 60 / speed if speed else 0,
             },
-            "serve": {"host": given["host"], "port": given["port"], "dashboard_port": given["dashboard_port"]},
+            "serve": {name: given[name] for name in ("host", "port", "dashboard_port", "certificate", "key")},
             "bus": {"url": given["bus"]},
             "run": {"role": given["role"]},
         },

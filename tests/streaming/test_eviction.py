@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosedError
 from data import metrics
 from data.signal import Signal
 from streaming import broadcast
-from streaming.broadcast import TOO_SLOW
+from streaming.closing import Close
 from streaming.server import SignalServer
 
 END = 1_748_223_000 * 10**9
@@ -128,7 +128,7 @@ def test_who_reads_after_all_hears_why_it_must_go_and_goes_on_where_it_was(monke
                 with pytest.raises(ConnectionClosedError) as closed:
                     await client.recv()
                 assert closed.value.rcvd is not None
-                assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (TOO_SLOW, "slow")
+                assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (Close.SLOW, "slow")
             before = value("mystocks_ws_recover_total", recovered="true"), value("mystocks_ws_messages_total")
             async with connect(server.url, proxy=None) as client:
                 since = {"epoch": EPOCH, "seq": message["seq"]}
