@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ import pyarrow.csv as pacsv
 
 from data.calendar import MINUTE, bar_ends, bar_start, local_day
 from data.columns import column, symbol_column
-from data.errors import UnknownSymbolError, UsageError
+from data.errors import MarketDataError, UnknownSymbolError, UsageError
 from data.panel import Panel
 from data.schema import FRAMES, SYMBOL, TICK, TIME
 from data.store import BarStore
@@ -34,6 +34,8 @@ from streaming.segment import Segment, segments
 
 _NEEDED = ("symbol", "quote_time", "last", "volume")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +112,28 @@ class CsvRecording:
 
 def open_recording(path: str | Path, frame: str) -> Recording:
     """What lies at `path`; `frame`: of a store's bars. Raises UsageError where it is no recording."""
-    place = Path(path)
-    if not str(path) or not place.exists():
+    return _opened(Path(path) if str(path) else None, frame, CsvRecording)
+
+
+def check_recording(path: str | Path, frame: str) -> None:
+    """Raise UsageError where `open_recording` would, or where there is no tick; reads no more than the first."""
+    found = _opened(Path(path) if str(path) else None, frame, _first_ticks)
+    if found is None:
+        raise UsageError(f"{path} holds no ticks: give --feed replay:PATH another file")
+    if isinstance(found, TapeRecording):
+        try:
+            if not any(batch.num_rows for batch in found.batches()):
+                raise UsageError(f"{path} holds no quotes: give --feed replay:PATH another tape")
+        except (OSError, MarketDataError, ValueError) as error:
+            raise UsageError(
+                f"the tape {path} is not readable: {error}. Give --feed replay:PATH another one"
+            ) from error
+
+
+def _opened(place: Path | None, frame: str, read_csv: Callable[[Path], T]) -> "TapeRecording | BarRecording | T":
+    if place is None or not place.exists():
         raise UsageError(
-            f"the feed replay needs a tape, a store or a CSV file, as replay:PATH; there is no {str(path)!r}"
+            f"the feed replay needs a tape, a store or a CSV file, as replay:PATH; there is no {str(place or '')!r}"
         )
     if place.suffix == ".tape":
         return TapeRecording([place])
@@ -126,7 +146,7 @@ def open_recording(path: str | Path, frame: str) -> Recording:
     if found := list(segments(place).values()):
         return TapeRecording(found)
     if place.is_file() and ".csv" in place.suffixes:
-        return CsvRecording(place)
+        return read_csv(place)
     raise UsageError(f"{place} is no tape (*.tape, or a folder of them), no store and no CSV file (*.csv, *.csv.gz)")
 
 
@@ -171,22 +191,47 @@ def ticks_of(panel: Panel) -> Iterator[pa.RecordBatch]:
 
 def read_ticks(path: Path) -> pa.RecordBatch:
     """The ticks of a CSV file, by time; how many rows were left out goes to the log. Raises UsageError."""
+    tables, n_rows = [], 0
+    for text in _texts(path):
+        tables.append(_ticks_in(text))
+        n_rows += text.num_rows
+    ticks = pa.concat_tables(tables)
+    if left_out := n_rows - ticks.num_rows:
+        log.warning("%s: %d of %d rows are no ticks and were left out", path, left_out, n_rows)
+    ticks = ticks.set_column(0, "symbol", ticks["symbol"].combine_chunks().dictionary_encode().cast(SYMBOL))
+    times = ticks["quote_time"].cast(pa.int64()).to_numpy()
+    ticks = ticks.take(pa.array(np.argsort(times, kind="stable"))).cast(TICK).combine_chunks()
+    return ticks.to_batches()[0] if ticks.num_rows else pa.RecordBatch.from_pylist([], TICK)
+
+
+def _first_ticks(path: Path) -> pa.Table | None:
+    """Some of the ticks of a CSV file; None where it has none."""
+    return next((ticks for text in _texts(path, 1 << 16) if (ticks := _ticks_in(text)).num_rows), None)
+
+
+def _texts(path: Path, n_bytes: int = 1 << 24) -> Iterator[pa.Table]:
+    """The cells of a CSV file as texts, so many bytes of it at once."""
     try:
         names = pacsv.open_csv(path).schema.names
-        text = pacsv.read_csv(
-            path, convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        )
+        if missing := [name for name in _NEEDED if name not in names]:
+            raise UsageError(f"{path} lacks the columns {', '.join(missing)}; ticks need {', '.join(_NEEDED)}")
+        as_texts = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+        with pacsv.open_csv(path, read_options=pacsv.ReadOptions(block_size=n_bytes), convert_options=as_texts) as file:
+            for batch in file:
+                yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{path} is not readable as CSV: {error}") from error
-    if missing := [name for name in _NEEDED if name not in names]:
-        raise UsageError(f"{path} lacks the columns {', '.join(missing)}; ticks need {', '.join(_NEEDED)}")
+
+
+def _ticks_in(text: pa.Table) -> pa.Table:
+    """The rows that are ticks, symbols as texts."""
     columns: dict[str, Any] = {
         "symbol": _each(text["symbol"], _symbol, pa.string()),
         "quote_time": _each(text["quote_time"], _moment, pa.int64()).cast(TIME),
     }
     for name in TICK.names[2:]:
         absent = np.nan if name == "amount" else 0.0
-        if name not in names:
+        if name not in text.column_names:
             columns[name] = pa.chunked_array([np.full(text.num_rows, absent)])
             continue
         cells = pc.utf8_trim_whitespace(text[name])
@@ -194,13 +239,7 @@ def read_ticks(path: Path) -> pa.RecordBatch:
         columns[name] = pc.if_else(good, cells, None).cast(pa.float64())
         if name not in _NEEDED:
             columns[name] = columns[name].fill_null(absent)
-    ticks = pa.table(columns).drop_null()
-    if left_out := text.num_rows - ticks.num_rows:
-        log.warning("%s: %d of %d rows are no ticks and were left out", path, left_out, text.num_rows)
-    ticks = ticks.set_column(0, "symbol", ticks["symbol"].combine_chunks().dictionary_encode().cast(SYMBOL))
-    times = ticks["quote_time"].cast(pa.int64()).to_numpy()
-    ticks = ticks.take(pa.array(np.argsort(times, kind="stable"))).cast(TICK).combine_chunks()
-    return ticks.to_batches()[0] if ticks.num_rows else pa.RecordBatch.from_pylist([], TICK)
+    return pa.table(columns).drop_null()
 
 
 def _each(cells: pa.ChunkedArray, read: Callable[[str], Any], type_: pa.DataType) -> pa.ChunkedArray:

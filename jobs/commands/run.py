@@ -17,7 +17,7 @@ from jobs.screen import JsonScreen, LineScreen, Screen, TableScreen
 from jobs.simulated import open_simulated
 from jobs.wiring import assemble, scan_flags, scan_options, split_list
 from scanner.engines.warm import Warming
-from streaming.feeds import find_feed
+from streaming.feeds import find_feed, replay
 
 
 @click.command()
@@ -107,6 +107,8 @@ def command(**given: Any) -> int:
     role = settings.run.role
     check_role(role, settings.bus.url, given)
     find_feed(settings.feed.name)
+    if role != "serve":
+        replay.check(settings)
     store = _open_store(settings, given["config"], given["store"])
     lines = JsonScreen() if given["as_json"] else LineScreen()
     with only_one(store, role):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from data.calendar import MINUTE, bar_ends, local_day
 from data.settings import Settings
 from streaming.gaps import losses_of, to_metadata
-from streaming.recordings import Recording, open_recording
+from streaming.recordings import Recording, check_recording, open_recording
 
 NAME = "replay"
 _LONGEST = MINUTE
@@ -85,9 +85,19 @@ class ReplayFeed:
 
 def open_feed(settings: Settings, *, after: int | None) -> ReplayFeed:
     """The feed of the recording that `feed.name` names; see `streaming.ports.OpenFeed`."""
-    _, _, path = settings.feed.name.partition(":")
-    recording = open_recording(path, settings.scan.frame or "1m")
+    recording = open_recording(*_named(settings))
     return ReplayFeed(recording, after=after, interval_s=settings.feed.interval_s)
+
+
+def check(settings: Settings) -> None:
+    """Raise UsageError where `feed.name` names a recording that cannot be replayed."""
+    if settings.feed.name.partition(":")[0] == NAME:
+        check_recording(*_named(settings))
+
+
+def _named(settings: Settings) -> tuple[str, str]:
+    """Path and frame of a recording."""
+    return settings.feed.name.partition(":")[2], settings.scan.frame or "1m"
 
 
 def behind(batches: Iterable[pa.RecordBatch], after: int | None) -> Iterator[pa.RecordBatch]:

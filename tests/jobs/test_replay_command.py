@@ -1,6 +1,7 @@
 """`mystocks-scan replay`: a recorded session comes out as it was stored, or says what does not."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from data.schema import BAR
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from jobs.cli import main
-from streaming.segment import Segment, segments
+from streaming.segment import Segment, segments, to_frame
 
 SYMBOLS = 20
 MARKET = SimulatedMarket(SYMBOLS, 7)
@@ -242,10 +243,42 @@ def test_run_feeds_on_the_bars_of_a_store_into_a_new_one(tmp_path: Path, capsys:
     assert of_day(tmp_path / "new") == of_day(tmp_path / "old")
 
 
-def test_run_says_what_a_replay_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(tmp_path / "new", capsys, "--feed", "replay")
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (None, None, "as replay:PATH"),
+        ("none.tape", None, "as replay:PATH; there is no "),
+        ("quotes.txt", b"x", "is no tape"),
+        ("quotes.csv", b"symbol,quote_time,last,volume\n", "holds no ticks: give --feed replay:PATH another file"),
+        ("quotes.csv", b"symbol,quote_time,last,volume\nx,y,z,u\n", "holds no ticks"),
+        ("quotes.csv", b"symbol,last\n600000.SH,1\n", "lacks the columns quote_time, volume"),
+        ("2024-01-02.tape", b"garbage" * 100, "holds no quotes: give --feed replay:PATH another tape"),
+        (
+            "2024-01-02.tape",
+            to_frame(b"H", 0, 0, b'{"format": 99}\n') + to_frame(b"T", 1, 0, b"x"),
+            "is not readable: .* another",
+        ),
+        ("2024-01-02.tape", to_frame(b"T", 1, 0, b"x"), "which says what it holds, is damaged. Give .* another"),
+    ],
+)
+def test_a_replay_of_nothing_is_refused_before_anything_starts(
+    name: str | None,
+    content: bytes | None,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr("jobs.commands.run.assemble", started)
+    if content is not None and name is not None:
+        (tmp_path / name).write_bytes(content)
+    code, _, err = run(tmp_path / "new", capsys, "--feed", "replay" if name is None else f"replay:{tmp_path / name}")
     assert code == 2
-    assert "as replay:PATH" in err
+    assert re.search(said, err)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_simulated_market_is_taped_where_that_is_asked(
