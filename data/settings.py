@@ -125,6 +125,12 @@ class ServeSettings(Section):
     key: Path | None = Field(None, description="PEM file of its key; none: in the same file")
 
 
+class ChartSettings(Section):
+    """How charts look."""
+
+    colors: Literal["cn", "western"] = Field("cn", description="cn: red is up; western: green is")
+
+
 class BusSettings(Section):
     """Where the stages of the live service meet."""
 
@@ -193,6 +199,7 @@ class Settings(BaseSettings):
     scan: ScanSettings = ScanSettings()
     feed: FeedSettings = FeedSettings()
     serve: ServeSettings = ServeSettings()
+    chart: ChartSettings = ChartSettings()
     bus: BusSettings = BusSettings()
     run: RunSettings = RunSettings()
     alerts: AlertSettings = AlertSettings()

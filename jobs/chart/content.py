@@ -115,6 +115,36 @@ class Content:
         return [local_time(int(ns))[: 10 if self.frame == "1d" else 16] for ns in self.times]
 
     @property
+    def subtitle(self) -> str:
+        """What stands under the heading: the frame, the newest bar, and what one should know."""
+        close, change = self.prices["close"][-1], self.change[-1]
+        moved = f" ({change:+.2f}%)" if np.isfinite(change) else ""
+        adjusted = "prices forward-adjusted" if self.adjusted else ""
+        anew = "" if all(mark.recorded for mark in self.marks) else "hollow: computed anew"
+        words = [self.frame, self.labels[-1], f"{close:.2f}{moved}", adjusted, anew, *self.notes]
+        return "  ·  ".join(word for word in words if word)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of each bar, mostly nothing."""
+        halted = {halt.place: f"after {halt.sessions} sessions without trade" for halt in self.halts}
+        limits = {1: "at limit up", -1: "at limit down"}
+        return [
+            " · ".join(
+                word for word in (limits.get(limit), "no trade" * idle, "incomplete" * less, halted.get(k)) if word
+            )
+            for k, (limit, idle, less) in enumerate(
+                zip(self.at_limit.tolist(), self.idle.tolist(), self.incomplete.tolist(), strict=True)
+            )
+        ]
+
+    @property
+    def gap(self) -> float:
+        """How far from its bar a mark stands, CNY on the chart's scale: something more than half a usual bar."""
+        high, low = self.prices["high"], self.prices["low"]
+        return 0.6 * float(np.mean(high - low)) or 0.005 * float(np.mean(high))
+
+    @property
     def factors(self) -> Floats:
         """By what traded prices are multiplied to stand on the chart's scale."""
         found: Floats = self.prices["close"] / self.raw_close

@@ -13,7 +13,7 @@ RED, GREEN = {"light": "#d92d2d", "dark": "#f0524f"}, {"light": "#0f8f5f", "dark
 
 @dataclass(frozen=True)
 class Look:
-    """Colours as #rrggbb."""
+    """Colours as #rrggbb, or as a terminal calls them."""
 
     up: str
     down: str
@@ -45,6 +45,13 @@ _LINES: Mapping[Theme, tuple[str, ...]] = {
     "dark": ("#f5b041", "#5b9bff", "#b98cff", "#38c6d9", "#f078c8", "#a8b3c4"),
 }
 """None of them red or green."""
+
+
+def terminal_look(colors: Colors = "cn") -> Look:
+    """The sixteen colours of a terminal, whatever that makes of them."""
+    up, down = ("red", "green") if colors == "cn" else ("green", "red")
+    lines = ("yellow", "blue", "magenta", "cyan", "bright_yellow", "bright_blue")
+    return Look(up, down, "default", "default", "bright_black", "bright_black", "bright_black", lines, "yellow")
 
 
 def look(colors: Colors = "cn", theme: Theme = "light") -> Look:

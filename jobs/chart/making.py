@@ -18,17 +18,17 @@ from data.store import BarStore
 from data.symbols import kind
 from jobs.chart.content import Content, Halt, Line, Pane
 from jobs.chart.marks import computed, marks_of, recorded
+from jobs.chart.memory import memory
 from jobs.chart.placing import Wanted, check, column, lines_of, named_by, pane_of
 from jobs.show import local_time
 from scanner.engines.base import Engine
 from scanner.evaluate import evaluate
 from scanner.fields import Source
-from scanner.strategy import PythonStrategy, Rule, window
+from scanner.strategy import PythonStrategy, Rule
 from scanner.terms import Term
 
 MOST_BARS = 5000
-FORGOTTEN = 8
-"""After 8 times what `window` counts, 40 lookbacks, nothing of an older bar is left in 53 bits."""
+"""More than any screen has columns for."""
 _COLUMNS = ("symbol", "bar_end", "revision", "flags", *FIELDS)
 
 
@@ -62,7 +62,8 @@ def make(
     rule = strategy if isinstance(strategy, Rule) else None
     asked = {one.term: None for one in drawn} | ({rule.when: None} if rule else {})
     across = any(term.across for term in asked)
-    after = _after(store, frame, bars, until, asked)
+    least = strategy.universe.min_bars_listed if strategy is not None else 0
+    after = _after(store, frame, bars, until, asked, least)
     table = store.table(frame, after=after, upto=until, symbols=None if across else [symbol], columns=_COLUMNS)
     own = _own(table, symbol)
     if len(own) < bars and after is not None:
@@ -131,12 +132,15 @@ def _own(table: pa.Table, symbol: str) -> pa.Table:
     return newest(table.filter(pc.equal(table["symbol"], symbol)) if table.num_rows else table)
 
 
-def _after(store: BarStore, frame: str, bars: int, until: int | None, terms: Iterable[Term]) -> int | None:
-    """The bar end (UTC ns, excluded) before all that is needed for the newest `bars`; None: everything is."""
-    reach = window(dict.fromkeys(terms, 1))
-    if frame == "1d" or reach is None:
+def _after(store: BarStore, frame: str, bars: int, until: int | None, terms: Iterable[Term], least: int) -> int | None:
+    """The bar end (UTC ns, excluded) before all that is needed for the newest `bars`; None: everything is.
+
+    Daily bars are read whole: they are few. `least`: bars that are needed whatever the terms remember.
+    """
+    reach = None if frame == "1d" else memory(terms, frame)
+    if reach is None:
         return None
-    ends = store.bar_ends(frame, upto=until, newest=bars + FORGOTTEN * reach)
+    ends = store.bar_ends(frame, upto=until, newest=bars + max(reach, least))
     return ends[0] - 1 if ends else None
 
 
