@@ -14,6 +14,8 @@ import numpy.typing as npt
 from data.panel import Floats, Times
 from jobs.show import local_time
 
+LEAST_SHOWN = 30
+"""A chart is as wide as so many bars at least, so that those of a new listing look like bars."""
 Style = Literal["line", "bars", "dots"]
 
 

@@ -97,7 +97,9 @@ def make(
     )
     notes = []
     if rule is not None:
-        found += computed(rule, column(values[rule.when], packed.length), packed, int(times[0]), names, origin)
+        found += computed(
+            rule, column(values[rule.when], packed.length), packed, int(times[0]), found, names=names, origin=origin
+        )
     elif strategy is not None:
         notes.append(f"{strategy.name} is written in Python: its signals are those of the history alone")
     up, down = (np.nan_to_num(side[shown, 0]) == 1 for side in source.at_limits(source.length))

@@ -38,25 +38,35 @@ def recorded(history: SignalHistory, symbol: str, frame: str, times: Times, stra
 
 
 def computed(
-    rule: Rule, holds: Floats, packed: Packed, since: int, names: Mapping[str, tuple[str, str]], origin: int
+    rule: Rule,
+    holds: Floats,
+    packed: Packed,
+    since: int,
+    kept: Iterable[Found],
+    *,
+    names: Mapping[str, tuple[str, str]],
+    origin: int,
 ) -> list[Found]:
     """Where a rule would have given a signal on the symbol of `packed`, at bars from `since` (UTC ns) on.
 
-    `holds`: (bars,) 1.0 where its condition is true. Its universe, gaps of the price basis and cooldown count as in a
-    scan at that bar; the status ST does so far as a name was seen that day.
+    `holds`: (bars,) 1.0 where its condition is true. Its universe, gaps of the price basis and cooldown, also after the
+    signals that the history has (`kept`), count as in a scan at that bar; the status ST does so far as a name was seen
+    that day.
     """
     ends, close = packed.bar_ends[:, 0], packed.fields["close"][:, 0]
     reach = window({rule.when: 1, **dict.fromkeys(rule.shown, 1)})
+    given = {end for end, action, *_ in kept if action == rule.action}
     found: list[Found] = []
     last = NO_BAR
-    for row in np.flatnonzero(holds == 1).tolist():
-        if rule.cooldown and last >= ends[max(row - rule.cooldown, 0)]:
-            continue
-        if not _mine(rule, _upto(packed, row), reach, names, origin):
-            continue
-        last = int(ends[row])
-        if last >= since:
-            found.append((last, rule.action, rule.name, rule.confidence, float(close[row]), False))
+    for row in np.flatnonzero((holds == 1) | np.isin(ends, list(given))).tolist():
+        end = int(ends[row])
+        if end not in given:
+            silent = rule.cooldown > 0 and last >= ends[max(row - rule.cooldown, 0)]
+            if silent or not _mine(rule, _upto(packed, row), reach, names, origin):
+                continue
+            if end >= since:
+                found.append((end, rule.action, rule.name, rule.confidence, float(close[row]), False))
+        last = end
     return found
 
 

@@ -46,7 +46,7 @@ from bokeh.models import (
 from bokeh.models import Line as LineGlyph
 from bokeh.resources import Resources
 
-from jobs.chart.content import Content, Line
+from jobs.chart.content import LEAST_SHOWN, Content, Line
 from jobs.chart.look import Colors, Look, Theme, look
 from jobs.chart.numbers import large
 
@@ -87,8 +87,8 @@ class _Drawing:
 
     def __init__(self, content: Content, look: Look) -> None:
         self.content, self.look = content, look
-        n = len(content)
-        self.across = Range1d(max(-1, n - FIRST_SEEN) - 0.5, n - 0.5 + max(1, n // 100), bounds=(-2, n + 5))
+        end = max(len(content), LEAST_SHOWN)
+        self.across = Range1d(max(0, end - FIRST_SEEN) - 0.5, end + 0.5, bounds=(-2, end + 5))
         self.rows, self.source = _rows(content, look), ColumnDataSource()
         self.view = CDSView(filter=AllIndices())
         self.cross = Span(dimension="height", line_color=look.faint, line_dash="dotted")

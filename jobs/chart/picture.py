@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from jobs.chart.content import Content, Line
+from jobs.chart.content import LEAST_SHOWN, Content, Line
 from jobs.chart.look import Look
 from jobs.chart.numbers import large
 
@@ -138,7 +138,7 @@ def _times(ax: Axes, content: Content) -> None:
     ax.xaxis.set_major_locator(FixedLocator(places))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: labels[int(x)][2:] if 0 <= x < n else ""))
     ax.tick_params(axis="x", labelbottom=True, pad=4)
-    ax.set_xlim(-0.8, n - 0.2)
+    ax.set_xlim(-0.8, max(n, LEAST_SHOWN) - 0.2)
 
 
 def fonts_for(text: str) -> list[str]:

@@ -73,9 +73,10 @@ def wanted(texts: Iterable[str]) -> list[Wanted]:
                 column = place + (error.column or 1)
                 raise ExpressionError(f"{text!r}, column {column}: {error}", column=column) from None
             if term.kind == "text":
+                column = place + 1 + len(expression) - len(expression.lstrip())
                 raise ExpressionError(
-                    f"{text!r}, column {place + 1}: {expression.strip()!r} is a text; numbers and conditions are drawn",
-                    column=place + 1,
+                    f"{text!r}, column {column}: {expression.strip()!r} is a text; numbers and conditions are drawn",
+                    column=column,
                 )
             terms[term] = None
     return check([Wanted(term, where(term)) for term in terms])
