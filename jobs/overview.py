@@ -137,11 +137,19 @@ class Overview:
 
     def _feed(self) -> dict[str, Any]:
         if self._status is None:
-            heard = "no bar yet" if self._bar_end is None else "its bars close as they should"
-            return {"said": f"{self.feed}: {heard}", "providers": []}
+            pace = "" if not self.pause_s else f"a minute of the market takes {self.pause_s:g} s"
+            return {
+                "name": self.feed,
+                "said": pace,
+                "symbols": None if self._breadth is None else self._breadth.of,
+                "bar_end": None if self._bar_end is None else iso(self._bar_end),
+                "received_s": round((self._clock() - self._heard_ns) / SECOND, 1),
+                "providers": [],
+            }
         found = to_json(self._status())
         uncovered = f", {found['uncovered']:,} that no provider has" if found["uncovered"] else ""
-        return {"said": f"{found['served']:,} of {found['symbols']:,} symbols served{uncovered}", **found}
+        said = f"{found['served']:,} of {found['symbols']:,} symbols served{uncovered}"
+        return {"name": self.feed, "said": said, **found}
 
     def _latency(self) -> dict[str, Any]:
         stamps = np.array(list(self._stamps), dtype=np.int64).reshape(-1, len(STAMPS))

@@ -23,6 +23,7 @@ export class Chart {
   #drawnAt = 0;
   #barEnd = null;
   #timer = 0;
+  #range = null;
 
   constructor() {
     this.figure = byId("figure");
@@ -47,20 +48,28 @@ export class Chart {
     select.value = this.chosen?.frame ?? (before || frames[0]);
   }
 
-  /** Show a stock's bars of a frame. */
-  show(symbol, frame) {
+  /** Show a stock's bars of a frame, and beside them what a signal of it says. */
+  show(symbol, frame, signal = null) {
     if (!symbol) return;
     this.chosen = { symbol, frame: frame || byId("frame").value };
     byId("frame").value = this.chosen.frame;
+    byId("chosen").textContent = signal ? said(signal) : "";
+    byId("chosen").hidden = !signal;
     this.draw();
   }
 
   /** Bars of `frame` reach to `barEnd`: what is shown is drawn again, but not without a pause. */
   goOn(frame, barEnd) {
     if (this.chosen?.frame !== frame || barEnd === this.#barEnd || this.#timer || document.hidden) return;
-    if (this.figure.matches(":hover, [aria-busy]")) return; // who looks closely keeps what he looks at
+    if (this.figure.matches("[aria-busy]") || this.#lookedAt()) return;
     this.#timer = setTimeout(() => this.draw(), Math.max(0, this.#drawnAt + AGAIN_MS - Date.now()));
     this.#barEnd = barEnd;
+  }
+
+  /** Who hovers or has zoomed keeps what he looks at. */
+  #lookedAt() {
+    const range = this.#views && rangeOf(this.#views);
+    return this.figure.matches(":hover") || (range && range.join() !== this.#range);
   }
 
   async draw() {
@@ -82,6 +91,7 @@ export class Chart {
       old?.clear();
       fit(drawn.item, this.figure.clientHeight);
       this.#views = await bokeh.embed.embed_item(drawn.item, place);
+      this.#range = rangeOf(this.#views).join();
       byId("chart-title").textContent = drawn.title;
       this.figure.dataset.symbol = drawn.symbol;
     } catch (error) {
@@ -95,9 +105,24 @@ export class Chart {
   }
 }
 
+const rangeOf = (views) => {
+  const { start, end } = views.roots[0].model.children[0].x_range;
+  return [start, end];
+};
+
+/** What made a signal fire, and how long that took. */
+function said({ action, strategy, values, received_ns: received, published_ns: published }) {
+  const numbers = Object.entries(values).map(
+    ([term, value]) => `${term} = ${value == null ? "–" : Number(value.toPrecision(6))}`,
+  );
+  const took = received ? [`${Math.round((published - received) / 1e6)} ms from quote to signal`] : [];
+  return [`${action} ${strategy}`, ...numbers, ...took].join("  ·  ");
+}
+
 /** Give the parts of a chart, one below the other, the height that there is, but no less than can be read. */
 function fit(item, height) {
   const parts = item.doc.roots[0].attributes.children.map((part) => part.attributes);
+  parts[0].above = (parts[0].above ?? []).filter((part) => part.name !== "Title"); // it stands above already
   const wanted = parts.reduce((sum, part) => sum + part.height, 0);
   const share = Math.max(height / wanted, 0.5);
   for (const part of parts) part.height = Math.floor(part.height * share);

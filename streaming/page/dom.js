@@ -17,8 +17,22 @@ export const byId = (id) => document.getElementById(id);
 
 const whole = new Intl.NumberFormat("en-US");
 export const count = (number) => (number == null ? "–" : whole.format(number));
-export const milliseconds = (ms) => (ms == null ? "–" : ms < 9.95 ? `${ms.toFixed(1)} ms` : ms < 9_950 ? `${whole.format(Math.round(ms))} ms` : `${(ms / 1000).toFixed(1)} s`);
-export const seconds = (s) => (s == null ? "–" : s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
+export const milliseconds = (ms) =>
+  ms == null
+    ? "–"
+    : ms < 9.95
+      ? `${ms.toFixed(1)} ms`
+      : ms < 999.5
+        ? `${Math.round(ms)} ms`
+        : `${(ms / 1000).toFixed(1)} s`;
+export const seconds = (s) =>
+  s == null
+    ? "–"
+    : s < 90
+      ? `${Math.round(s)} s`
+      : s < 5400
+        ? `${Math.round(s / 60)} min`
+        : `${(s / 3600).toFixed(1)} h`;
 
 const SHANGHAI_MS = 8 * 3600 * 1000;
 const shifted = (iso) => new Date(Date.parse(iso.replace(/(\.\d{3})\d*/, "$1")) + SHANGHAI_MS).toISOString();

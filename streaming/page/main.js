@@ -12,10 +12,17 @@ const HISTORY = 500;
 const storage = () => localStorage;
 
 const chart = new Chart();
-const table = new SignalTable((signal) => {
-  chart.show(signal.symbol, signal.frame);
-  if (matchMedia("(max-width: 60rem)").matches) byId("chart-title").scrollIntoView({ behavior: "smooth" });
-});
+const table = new SignalTable(
+  (signal) => {
+    chart.show(signal.symbol, signal.frame, signal);
+    if (matchMedia("(max-width: 60rem)").matches) byId("chart-title").scrollIntoView({ behavior: "smooth" });
+  },
+  (symbol) =>
+    fetchJson("/api/signals", { symbol, limit: HISTORY }).then(
+      ({ signals }) => table.takeOlder(signals),
+      () => {},
+    ),
+);
 search((symbol) => chart.show(symbol));
 
 const said = { lost: null, failed: null, stale: null, gap: null };
@@ -31,14 +38,18 @@ function onState({ open, since, again }) {
   const pill = byId("link");
   pill.textContent = open ? "live" : "connection lost";
   pill.className = `pill ${open ? "good" : "bad"}`;
-  said.lost = open ? null : `Connection lost since ${wallClock(since)}; trying again at ${wallClock(again)}. What is missed meanwhile comes when it is back.`;
+  said.lost = open
+    ? null
+    : `Connection lost since ${wallClock(since)}; trying again at ${wallClock(again)}. What is missed meanwhile comes when it is back.`;
   if (open) said.gap = null;
   notice();
 }
 
 function onStatus(status) {
   said.failed = null;
-  said.stale = status.stale ? `${status.stale.text} since ${day(status.stale.since)} ${minute(status.stale.since)}` : null;
+  said.stale = status.stale
+    ? `${status.stale.text} since ${day(status.stale.since)} ${minute(status.stale.since)}`
+    : null;
   const { market } = status;
   byId("market").textContent = market.text;
   byId("market").className = `pill ${status.stale ? "bad" : market.state === "open" ? "good" : ""}`;
@@ -60,9 +71,8 @@ function onFailed() {
 /** The newest signals there are, and from where on the rest comes. */
 async function history() {
   const { signals, place } = await fetchJson("/api/signals", { limit: HISTORY });
-  const order = (a, b) => (a.epoch < b.epoch ? -1 : a.epoch > b.epoch ? 1 : a.seq - b.seq);
-  table.take(signals.sort(order));
-  return { signals, place };
+  table.takeOlder(signals);
+  return { newest: signals[0], place };
 }
 
 async function onGap(reason) {
@@ -87,10 +97,9 @@ byId("colors").addEventListener("click", () => {
 
 async function start() {
   try {
-    const { signals, place } = await history();
+    const { newest, place } = await history();
     new SignalStream({ place, onSignals: (fresh) => table.take(fresh), onState, onGap });
-    const newest = signals.at(-1);
-    if (newest && !chart.chosen) chart.show(newest.symbol, newest.frame);
+    if (newest && !chart.chosen) chart.show(newest.symbol, newest.frame, newest);
   } catch {
     onFailed();
     setTimeout(start, 2000);

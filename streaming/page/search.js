@@ -52,9 +52,16 @@ export function search(onChosen) {
       return undefined;
     }
     const options = found.map(({ symbol, name }, number) =>
-      element("li", { role: "option", id: `found-${number}`, "data-symbol": symbol, "aria-selected": "false" }, element("b", { text: name ?? symbol }), element("small", { text: name ? symbol : "" })),
+      element(
+        "li",
+        { role: "option", id: `found-${number}`, "data-symbol": symbol, "aria-selected": "false" },
+        element("b", { text: name ?? symbol }),
+        element("small", { text: name ? symbol : "" }),
+      ),
     );
-    list.replaceChildren(...(options.length ? options : [element("li", { class: "empty", text: "no such stock here" })]));
+    list.replaceChildren(
+      ...(options.length ? options : [element("li", { class: "empty", text: "no such stock here" })]),
+    );
     list.hidden = false;
     box.setAttribute("aria-expanded", "true");
     if (options.length) activate(0);

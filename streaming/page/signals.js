@@ -4,7 +4,8 @@ import { byId, count, day, element, minute } from "./dom.js";
 
 const ROWS = 500;
 const KEPT = 5_000;
-const TEXTS = { BUY: "buy", SELL: "sell", ALERT: "alert" };
+const CODE = /^(\d{6}|\d{6}\.[a-z]{2})$/i;
+const CLASSES = { BUY: "buy", SELL: "sell", ALERT: "alert" };
 
 /** Holds the newest signals, each once by its id, and shows the newest ROWS of those that pass the filter. */
 export class SignalTable {
@@ -15,32 +16,54 @@ export class SignalTable {
   #waiting = [];
   #strategies = new Set();
   #filter = () => true;
+  #asking = 0;
 
-  constructor(onChosen) {
+  /** `onChosen(signal)` is told of a row that was chosen, `onWanted(symbol)` of a stock whose older signals are wanted. */
+  constructor(onChosen, onWanted) {
     this.onChosen = onChosen;
+    this.onWanted = onWanted;
     this.body = byId("rows");
     const filters = byId("filters");
-    filters.addEventListener("input", () => this.#refilter());
+    filters.addEventListener("input", () => {
+      this.#refilter();
+      this.#askOlder();
+    });
     filters.addEventListener("submit", (event) => event.preventDefault());
     this.body.addEventListener("click", (event) => this.#choose(event.target.closest("tr")));
     this.body.addEventListener("keydown", (event) => this.#walk(event));
   }
 
-  /** Take signals, oldest first; those that are here already are left out. */
+  /** Take what was just published, oldest first; what is here already is left out. */
   take(signals) {
-    const fresh = signals.filter(({ id }) => !this.#ids.has(id) && this.#ids.add(id));
-    for (const signal of fresh) {
-      if (signal.revokes) {
-        this.#revoked.add(signal.revokes);
-        this.#rows.get(signal.revokes)?.classList.add("revoked");
-      }
-      this.#name(signal.strategy);
-    }
+    const fresh = this.#fresh(signals);
     this.#kept.push(...fresh);
-    if (this.#kept.length > KEPT) this.#forget(this.#kept.splice(0, this.#kept.length - KEPT));
-    if (this.#waiting.length === 0) setTimeout(() => this.#show(), document.hidden ? 1000 : 50);
+    this.#bound();
+    if (this.#waiting.length === 0 && fresh.length) setTimeout(() => this.#show(), document.hidden ? 1000 : 50);
     this.#waiting.push(...fresh);
+  }
+
+  /** Take signals of before, wherever they belong. */
+  takeOlder(signals) {
+    this.#kept.push(...this.#fresh(signals));
+    this.#kept.sort((a, b) => (a.epoch === b.epoch ? a.seq - b.seq : a.epoch < b.epoch ? -1 : 1));
+    this.#bound();
+    this.#refilter();
+  }
+
+  #fresh(signals) {
+    const fresh = signals.filter(({ id }) => !this.#ids.has(id) && this.#ids.add(id));
+    for (const { revokes, strategy } of fresh) {
+      if (revokes) {
+        this.#revoked.add(revokes);
+        this.#rows.get(revokes)?.classList.add("revoked");
+      }
+      this.#name(strategy);
+    }
     return fresh;
+  }
+
+  #bound() {
+    if (this.#kept.length > KEPT) this.#forget(this.#kept.splice(0, this.#kept.length - KEPT));
   }
 
   #forget(old) {
@@ -64,7 +87,9 @@ export class SignalTable {
     }
     byId("count").textContent = this.body.rows.length ? count(this.body.rows.length) : "";
     byId("no-rows").hidden = this.body.rows.length > 0;
-    byId("no-rows").textContent = this.#kept.length ? "none of the newest signals passes this filter" : "no signals yet";
+    byId("no-rows").textContent = this.#kept.length
+      ? "none of the newest signals passes this filter"
+      : "no signals yet";
   }
 
   #refilter() {
@@ -83,18 +108,47 @@ export class SignalTable {
     this.#show();
   }
 
+  /** Of one stock there may be more in the history than is held here. */
+  #askOlder() {
+    const text = byId("filter-text").value.trim();
+    clearTimeout(this.#asking);
+    if (CODE.test(text)) this.#asking = setTimeout(() => this.onWanted(text), 300);
+  }
+
   #row(signal) {
-    const { id, symbol, name, action, strategy, confidence } = signal;
-    const percent = Math.round(confidence * 100);
+    const { id, symbol, name, frame, action, strategy, confidence, price } = signal;
+    const time = element("time", {
+      datetime: signal.bar_end,
+      text: minute(signal.bar_end),
+      title: day(signal.bar_end),
+    });
     const row = element(
       "tr",
-      { "data-id": id, class: `${TEXTS[action] ?? ""} ${this.#revoked.has(id) ? "revoked" : ""}` },
-      element("td", { class: "when" }, element("time", { datetime: signal.bar_end, text: minute(signal.bar_end), title: day(signal.bar_end) }), element("small", { text: signal.frame })),
-      element("td", { class: "stock" }, element("button", { type: "button", title: "Show its chart" }, element("b", { text: name ?? symbol }), element("small", { text: name ? symbol : "" }))),
-      element("td", {}, element("span", { class: "action", text: action })),
-      element("td", { class: "number", text: signal.price.toFixed(2) }),
-      element("td", { class: "why" }, element("span", { text: strategy }), ...tags(signal).map((text) => element("small", { class: "tag", text }))),
-      element("td", { class: "number conf" }, element("meter", { min: 0, max: 1, value: confidence, title: `${percent} %` }), element("small", { text: `${percent}%` })),
+      { "data-id": id, class: `${CLASSES[action] ?? ""} ${this.#revoked.has(id) ? "revoked" : ""}` },
+      element("td", { class: "when" }, time, element("small", { text: frame })),
+      element(
+        "td",
+        { class: "stock" },
+        element(
+          "button",
+          { type: "button", title: "Show its chart" },
+          element("b", { text: name ?? symbol }),
+          element("small", { text: name ? symbol : "" }),
+        ),
+      ),
+      element(
+        "td",
+        {},
+        element("span", { class: "action", text: action }),
+        element("small", { text: `${Math.round(confidence * 100)}%`, title: "confidence" }),
+      ),
+      element("td", { class: "number", text: price.toFixed(2) }),
+      element(
+        "td",
+        { class: "why" },
+        element("span", {}, ...breakable(strategy)),
+        ...tags(signal).map((text) => element("small", { class: "tag", text })),
+      ),
     );
     row.signal = signal;
     this.#rows.set(id, row);
@@ -125,8 +179,11 @@ export class SignalTable {
   }
 }
 
+/** A name that may be broken after each underscore. */
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
+
 /** What stands beside a signal: at its limit, of a bar still open, of a revised one, taking another back. */
-export function tags(signal) {
+function tags(signal) {
   return [
     signal.at_limit_up && "涨停",
     signal.at_limit_down && "跌停",
