@@ -97,16 +97,18 @@ class Broadcast:
         for client in self.clients:
             groups.setdefault(client.filter, []).append(client)
         stretches: dict[int, Stretch] = {}
-        n_served = 0
-        for wanted, clients in groups.items():
-            frames: dict[tuple[int, int], bytes | None] = {}
-            for client in clients:
-                if n_served == CHUNK:
-                    n_served = 0
-                    await asyncio.sleep(0)
-                n_served += 1
-                if client.live and client.seq < self.seq and client.filter == wanted:
-                    self._serve(client, frames, stretches)
+        n_seen = n_sent = 0
+        try:
+            for wanted, clients in groups.items():
+                frames: dict[tuple[int, int], bytes | None] = {}
+                for client in clients:
+                    if n_seen and n_seen % CHUNK == 0:
+                        await asyncio.sleep(0)
+                    n_seen += 1
+                    if client.live and client.seq < self.seq and client.filter == wanted:
+                        n_sent += self._serve(client, frames, stretches)
+        finally:
+            metrics.ws_messages.inc(n_sent)
 
     def begin(self, epoch: str, seq: int = 0) -> None:
         """Go on behind signal `seq` of another epoch, as where another process writes the history and has restarted.
@@ -164,15 +166,16 @@ class Broadcast:
 
     def _serve(
         self, client: Client, frames: dict[tuple[int, int], bytes | None], stretches: dict[int, Stretch]
-    ) -> None:
-        """Write to a live client what it lacks; never waits. `frames`, of its filter, and `stretches` are made once."""
+    ) -> bool:
+        """Write to a live client what it lacks, if anything; never waits. `frames` (of its filter) and `stretches`
+        are made once for all."""
         transport = client.connection.transport
         if client.seq < self._before_ring():
             self._evict(client, Close.GAP, "gap")
-            return
+            return False
         if transport.get_write_buffer_size() > self._max_client_bytes:
             self._evict(client, Close.SLOW, "slow")
-            return
+            return False
         between = client.seq, self.seq
         if between not in frames:
             stretch = stretches.get(client.seq) or self._ring.after(client.seq)
@@ -182,12 +185,12 @@ class Broadcast:
             frames[between] = None if message is None else Frame(Opcode.TEXT, message).serialize(mask=False)
         client.seq = self.seq
         if (frame := frames[between]) is None or client.connection.state is not State.OPEN:
-            return
+            return False
         transport.write(frame)  # what the connection's own `send` would write, without making it anew for each
-        metrics.ws_messages.inc()
         if not client.watched and transport.get_write_buffer_size() > self._max_client_bytes:
             client.watched = True
             asyncio.get_running_loop().call_later(OVER_S, self._look, client)
+        return True
 
     def _look(self, client: Client) -> None:
         client.watched = False

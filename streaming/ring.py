@@ -49,14 +49,15 @@ class Stretch:
             return [one.text for one in sent]
         if by.symbols is None:
             return [sent[place].text for place in self._among(by)]
-        return [sent[place].text for place in self._of(by.symbols) if by.wants(sent[place].signal)]
+        places = self._of(by.symbols)
+        if by != Filter(by.symbols):
+            places = [place for place in places if by.wants(sent[place].signal)]
+        return [sent[place].text for place in places]
 
     def _of(self, symbols: frozenset[str]) -> list[int]:
         """Where signals of these symbols stand."""
         places = self._by_symbol
-        if len(symbols) > len(places):
-            symbols = symbols.intersection(places)
-        return sorted(place for symbol in symbols for place in places.get(symbol, ()))
+        return sorted(chain.from_iterable([places[symbol] for symbol in symbols & places.keys()]))
 
     def _among(self, by: Filter) -> list[int]:
         """Where those stand that pass all but the symbols."""
