@@ -1,6 +1,6 @@
 """Kill the live service at random moments, many times, on one store: it must read whole, and the next run goes on.
 
-    python benchmarks/crash_run.py [--rounds 50] [--symbols 300] [--seed 1] [--cluster inline]
+    python benchmarks/crash_run.py [--rounds 50] [--symbols 300] [--seed 1] [--longest-s 6.0] [--cluster inline]
 
 After each SIGKILL every file is read, checksums and all: no bar and no signal may be there twice, and every bar must be
 the simulated market's own, without a gap between the first bar end and the last, in each of several frames. A last run
@@ -10,12 +10,13 @@ so.
 """
 
 import argparse
+import multiprocessing
+import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,25 @@ strategies:
 """
 HISTORY = 250
 """One-minute bar ends that a simulated store begins with."""
-COMMAND = "import sys; from jobs.cli import main; main(['run', *sys.argv[1:], '--json', '--speed', '0', '--port', '0'])"
+PROCESSES = multiprocessing.get_context("forkserver")
+"""One server of ready processes: to import everything takes longer than most of these lives."""
 
 
-def start(store: Path, *options: str) -> "subprocess.Popen[bytes]":
+def serve(store: Path, options: Sequence[str]) -> None:
+    """The live service, silently."""
+    from jobs.cli import main
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    main(["run", "--store", str(store), "--json", "--speed", "0", "--port", "0", "--dashboard-port", "0", *options])
+
+
+def start(store: Path, *options: str) -> ForkServerProcess:
     """The live service, at work."""
-    command = [sys.executable, "-c", COMMAND, "--store", str(store), "--dashboard-port", "0", *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = PROCESSES.Process(target=serve, args=(store, options))
+    process.start()
+    return process
 
 
 def faults(folder: Path, market: SimulatedMarket) -> list[str]:
@@ -98,11 +111,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--symbols", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--longest-s", type=float, default=6.0, help="the longest that a service lives")
     parser.add_argument("--cluster", default="inline")
     given = parser.parse_args()
     rng = random.Random(given.seed)
     market = SimulatedMarket(given.symbols, 7)
     options: tuple[str, ...] = ("--symbols", str(given.symbols), "--cluster", given.cluster)
+    PROCESSES.set_forkserver_preload(["jobs.commands.run", "scanner.engines.vector", "pandas"])  # pyarrow loads it
+    ready = PROCESSES.Process()
+    ready.start()
+    ready.join()
     failures, bars = 0, 0
     with tempfile.TemporaryDirectory(prefix="crash-run-") as name:
         folder = Path(name) / "sim"
@@ -111,26 +129,26 @@ def main() -> int:
         options = (*options, "--strategies", str(rules), "--engine", "vector")
         for round_ in range(given.rounds):
             process = start(folder, *options)
-            time.sleep(rng.uniform(0.4, 6.0))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.join(rng.uniform(0, given.longest_s))
+            process.kill()
+            process.join()
             found = faults(folder, market)
             failures += bool(found)
             bars = len(BarStore(folder).bar_ends("1m")) if (folder / "store.json").exists() else 0
             print(f"round {round_ + 1}: {bars} one-minute bar ends, {'; '.join(found) or 'whole'}", flush=True)
         process = start(folder, *options, "--intervals", "3")
-        code = process.wait()
+        process.join()
         after = len(BarStore(folder).bar_ends("1m"))
         found = faults(folder, market) + lacking(folder)
         calm = Path(name) / "calm"
-        start(calm, *options, "--intervals", str(after - HISTORY)).wait()
+        start(calm, *options, "--intervals", str(after - HISTORY)).join()
         mine, other = signals(folder), signals(calm)
         if mine != other:
             found.append(f"{len(set(mine) ^ set(other))} of {len(other)} signals differ from those of a calm run")
-        failures += bool(found) or code != 0 or after != bars + 3
+        failures += bool(found) or process.exitcode != 0 or after != max(bars, HISTORY) + 3
     said = "; ".join(found) or "whole"
     print(
-        f"{given.rounds} kills, {failures} failures; the last run ended with {code}, {after} bar ends and"
+        f"{given.rounds} kills, {failures} failures; the last run ended with {process.exitcode}, {after} bar ends and"
         f" {len(other)} signals: {said}"
     )
     return 1 if failures else 0
