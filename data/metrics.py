@@ -110,6 +110,28 @@ stage_seconds = _histogram(
     "stage", "The share of one stage between a bar's end and its signals.", "stage", "frame", buckets=_WAITS
 )
 
+# Subscribers
+ws_refused = _counter(
+    "ws_refused",
+    "Connections, requests and messages that the server of signals refused (docs/security.md).",
+    "reason",
+)
+ws_clients = _gauge("ws_clients", "Connections to /ws/signals, subscribed or not.")
+ws_send_buffer = _gauge(
+    "ws_send_buffer_bytes", "The most that one subscriber has been sent and its connection has not taken."
+)
+ws_messages = _counter("ws_messages", "Messages sent to subscribers.")
+ws_evicted = _counter(
+    "ws_evicted",
+    "Subscribers cut off: slow, who left too much unread; gap, who lacks signals that are lost.",
+    "reason",
+)
+ws_recoveries = _counter(
+    "ws_recover",
+    "Subscribers that came back and asked to go on where they were: whether all that they had missed was there.",
+    "recovered",
+)
+
 # Alerts
 alerts = _counter(
     "alerts",
@@ -149,32 +171,6 @@ gpu_memory_growth = _gauge(
     "device",
 )
 gpu_retries = _counter("gpu_retries", "Kernels tried again on fewer columns, the GPU's memory being full.")
-
-# /ws/signals
-ws_refused = _counter(
-    "ws_refused",
-    "Connections, requests and messages that the server of signals refused (docs/security.md).",
-    "reason",
-)
-ws_clients = Gauge("mystocks_ws_clients", "Connections to /ws/signals, subscribed or not.", registry=registry)
-ws_send_buffer = Gauge(
-    "mystocks_ws_send_buffer_bytes",
-    "The most that one subscriber has been sent and its connection has not taken.",
-    registry=registry,
-)
-ws_messages = Counter("mystocks_ws_messages_total", "Messages sent to subscribers.", registry=registry)
-ws_evicted = Counter(
-    "mystocks_ws_evicted_total",
-    "Subscribers cut off: slow, who left too much unread; gap, who lacks signals that are lost.",
-    ["reason"],
-    registry=registry,
-)
-ws_recoveries = Counter(
-    "mystocks_ws_recover_total",
-    "Subscribers that came back and asked to go on where they were: whether all that they had missed was there.",
-    ["recovered"],
-    registry=registry,
-)
 
 
 @contextmanager

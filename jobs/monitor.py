@@ -27,8 +27,8 @@ from streaming.status import Status
 
 TICK_S = 0.5
 """How often the event loop's lag is measured."""
-CLUSTER_S = 5.0
-"""How often the cluster is asked for its figures."""
+LOOK_S = 5.0
+"""How often the checks are made and the cluster is asked for its figures, though nobody wants to know."""
 READY_S = 2.0
 """So long an answer of /readyz is given again: whoever asks writes to the store's disk."""
 
@@ -80,7 +80,7 @@ class Monitor:
         self._bus, self._feeding, self._scanning, self._cluster = bus, feeding, scanning, cluster
         self._scans, self._loaded = scans, sum(len(scan.strategies) for scan in scans)
         metrics.build.labels(version("mystocks-scan"), self._settings.run.role).set(1)
-        tasks = [asyncio.create_task(self._measure_lag()), asyncio.create_task(self._ask_cluster())]
+        tasks = [asyncio.create_task(self._measure_lag()), asyncio.create_task(self._look())]
         try:
             with metrics.read_by(self._read):
                 yield
@@ -154,12 +154,13 @@ class Monitor:
             await asyncio.sleep(TICK_S)
             metrics.loop_lag.observe(max(0.0, loop.time() - due))
 
-    async def _ask_cluster(self) -> None:
+    async def _look(self) -> None:
         while True:
-            if isinstance(self._cluster, DaskCluster):
-                try:
+            try:
+                await self.checks()
+                if isinstance(self._cluster, DaskCluster):
                     self._figures.cluster(await asyncio.to_thread(self._cluster.figures))
-                except Exception:
-                    # Whatever a scheduler that is going says: the scan will say it too, and does more about it.
-                    log.debug("the cluster gave no figures", exc_info=True)
-            await asyncio.sleep(CLUSTER_S)
+            except Exception:
+                # Whatever a scheduler says that is going: the scan will say it too, and does more about it.
+                log.debug("the service could not be looked at", exc_info=True)
+            await asyncio.sleep(LOOK_S)

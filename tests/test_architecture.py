@@ -21,8 +21,8 @@ ROOMS = ("data", "scanner", "streaming", "jobs")
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 HEAVY = {
-    "apprise", "bokeh", "cudf", "cupy", "dask", "distributed", "exchange_calendars", "httpx", "matplotlib", "numba", "numpy",
-    "pandas", "pyarrow", "pydantic", "pydantic_settings", "redis", "rich", "talib", "websockets", "yaml",
+    "apprise", "bokeh", "cudf", "cupy", "dask", "distributed", "exchange_calendars", "httpx", "matplotlib", "numba",
+    "numpy", "pandas", "pyarrow", "pydantic", "pydantic_settings", "redis", "rich", "talib", "websockets", "yaml",
 }  # fmt: skip
 THE_PLAN = {
     "UnifiedDataManager", "DataSourcesRegistry", "StreamManager", "WebSocketCapability", "EventBus",

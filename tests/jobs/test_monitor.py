@@ -107,6 +107,7 @@ def test_an_answer_stands_for_a_moment(tmp_path: Path, monkeypatch: pytest.Monke
         return check_store(root, tape)
 
     monkeypatch.setattr("jobs.monitor.check_store", check)
+    monkeypatch.setattr("jobs.monitor.READY_S", 600.0)
     monitor = Monitor(Settings(), BarStore(tmp_path / "sim", origin="sim"), live=False)
     bus = EventBus()
     feed = SimulatedFeed(MARKET, interval_s=0)
