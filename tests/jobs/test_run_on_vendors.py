@@ -225,15 +225,15 @@ def test_a_strategy_looks_at_the_symbols_whose_warm_up_is_complete_and_says_at_h
 
 
 class FakeWaiting(FakeSina):
-    """Goes on with the day, but at a certain snapshot waits until a store has a bar of the session's first minute."""
+    """Goes on with the day, but at a certain snapshot waits until something is the case."""
 
-    def __init__(self, day: FakeDay, store: BarStore, at: int) -> None:
+    def __init__(self, day: FakeDay, until: Callable[[], bool], at: int) -> None:
         super().__init__(day)
-        self._store, self._at = store, at
+        self._until, self._at = until, at
 
     async def _handle(self, target: str, writer: asyncio.StreamWriter) -> None:
         await super()._handle(target, writer)
-        if self.day.at != self._at or self._store.bar_ends("1m", upto=int(bar_ends(LIVE, "1m")[0])):
+        if self.day.at != self._at or self._until():
             self.day.step()
 
 
@@ -247,7 +247,7 @@ def test_a_service_that_starts_in_the_midst_of_a_session_gets_what_was_before_an
     day.step(5 + next(k for k, batch in enumerate(day.batches) if batch["quote_time"][0].value > opened[59]))
     klines = FakeTencentKlines(day, [MARKET.sessions[249], LIVE])
     klines.live = True
-    sina = FakeWaiting(day, began, day.at + 60)
+    sina = FakeWaiting(day, lambda: opened[0] in began.bar_ends("1m"), day.at + 60)
     town = FakeTown(day, sina=sina, sina_list=FakeSinaList(day), tencent_kline=klines)
     lines = run(town, "--intervals", "10", store=began, when="close > 0 and EMA(close, 100) > 0")
 
@@ -283,3 +283,33 @@ def test_a_service_that_starts_in_the_midst_of_a_session_gets_what_was_before_an
     found = {signal["symbol"]: signal["values"] for signal in lines[-1]["signals"]}
     assert found == {signal.symbol: signal.values for signal in last}
     assert found.keys() == traded
+
+
+def test_what_passed_while_it_was_down_is_there_again_as_revisions_once_it_is_back(
+    run: Run, tmp_path: Path, store: BarStore
+) -> None:
+    """It goes on from its tape and its store; the minutes between have bars of it then, which lack trades."""
+    opened = bar_ends(LIVE, "1m")
+    day = FakeDay(MARKET, LIVE, minutes=40)
+    klines = FakeTencentKlines(day, [MARKET.sessions[249], LIVE])
+    klines.live = True
+    when = "close > 0 and EMA(close, 100) > 0"
+    first = run(FakeTown(day, sina=FakeSina(day, follow=True), tencent_kline=klines), "--intervals", "10", when=when)
+    assert first[-1]["bar_end"] == ENDS[9]
+    assert klines.asked == []
+    day.step(5 - day.at + next(k for k, quotes in enumerate(day.batches) if quotes["quote_time"][0].value > opened[24]))
+
+    def healed() -> bool:
+        table = store.table("1m", after=int(opened[10]) - 1, columns=["revision"])
+        return bool(table.num_rows and pc.max(table["revision"]).as_py())
+
+    sina = FakeWaiting(day, healed, day.at + 60)
+    lines = run(FakeTown(day, sina=sina, tencent_kline=klines), "--intervals", "25", when=when)
+
+    assert lines[-1]["bar_end"] == ENDS[34]
+    stored = store.panel("1m", after=int(opened[0]) - 1)
+    expected = Panel.from_table(MARKET.bars("1m", LIVE), "1m", stored.symbols)
+    np.testing.assert_array_equal(stored.times, opened[:35])
+    whole = stored.times != opened[25]
+    for name in ("open", "high", "low", "close", "volume"):
+        np.testing.assert_array_equal(stored[name][whole], expected[name][:35][whole], err_msg=name)
