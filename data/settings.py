@@ -108,6 +108,12 @@ class ServeSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535, description="0: any free port")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="of /metrics, /healthz and /readyz where a process does not serve signals; none: it shows none",
+    )
     dashboard_port: int = Field(8787, ge=0, le=65535, description="of the Dask dashboard; 0: any free port")
     tokens: Path = Field(
         default_factory=lambda: Path(platformdirs.user_config_dir(APP, appauthor=False)) / "tokens.json",

@@ -26,7 +26,7 @@ from jobs.roles import Overheard, in_turn, open_bus
 from jobs.routes import open_routes, routes
 from jobs.scanning import MarketScan, replayable, scannable
 from jobs.screen import LineScreen, Screen
-from jobs.serving import open_server
+from jobs.serving import metrics_served, open_server
 from jobs.show import local_time
 from jobs.simulated import keep_names, make_history
 from jobs.sinks import open_sinks
@@ -138,7 +138,9 @@ async def scan(
             if backfill is not None:
                 backfill.go_on()
             async with AsyncExitStack() as watched_by:
-                if whole:
+                if not whole:
+                    await watched_by.enter_async_context(metrics_served(settings.serve, monitor, screen.say))
+                else:
                     status = quotes.status if isinstance(quotes, StreamManager) else None
                     breadth = BreadthCount(store, symbols)
                     await watched_by.enter_async_context(
@@ -175,7 +177,9 @@ async def feed(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
         _introduce(lines, store, bus)
         lines.say(f"feed       {settings.feed.name}: {len(symbols)} symbols, bars of {', '.join(frames)}")
         await _connect(quotes, symbols, lines)
-        await service.run()
+        monitor = Monitor(settings, store, live=not is_repeatable(settings.feed.name))
+        async with metrics_served(settings.serve, monitor, lines.say), monitor.at_work(shared, feeding=feeding):
+            await service.run()
         return interrupted.is_set()
     finally:
         await bus.close()

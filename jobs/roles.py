@@ -45,7 +45,8 @@ OPTIONS: Mapping[str, Sequence[str]] = {
     "workers": ("scan",),
     "dashboard_port": ("scan",),
     "intervals": ("scan",),
-    "host": ("serve",),
+    "metrics_port": ("feed", "scan"),
+    "host": ("feed", "scan", "serve"),
     "port": ("serve",),
     "once": (),
 }
@@ -55,6 +56,8 @@ OPTIONS: Mapping[str, Sequence[str]] = {
 def check_role(role: str, bus_url: str | None, given: Mapping[str, Any]) -> None:
     """Refuse a role that has no bus to meet the others on, and options that are none of its business."""
     if role == "all":
+        if given.get("metrics_port") is not None:
+            raise UsageError("--metrics-port is for --role feed and --role scan; in one process /metrics is on --port")
         return
     if bus_url is None:
         raise UsageError(

@@ -1,10 +1,14 @@
 """The server of signals as the settings want it."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 from data import metrics
 from data.history import SignalHistory
 from data.settings import ServeSettings
+from jobs.monitor import Monitor
+from jobs.routes import open_routes, routes
 from streaming.access import Access
 from streaming.door import Limits
 from streaming.http import Route
@@ -17,16 +21,36 @@ def open_server(
     settings: ServeSettings, history: SignalHistory, routes: Mapping[str, Route], open_routes: Mapping[str, Route]
 ) -> SignalServer:
     """A server of the history's signals, not started. Raises SettingsError."""
+    return _server(settings, settings.port, routes, open_routes, epoch=history.epoch, replay=history.since)
+
+
+@asynccontextmanager
+async def metrics_served(settings: ServeSettings, monitor: Monitor, say: Callable[[str], None]) -> AsyncIterator[None]:
+    """Serve /metrics, /healthz and /readyz of a process that has no signals, where the settings name a port for it."""
+    if settings.metrics_port is None:
+        yield
+        return
+    server = _server(settings, settings.metrics_port, routes(monitor), open_routes(monitor), epoch="", path=None)
+    await server.start()
+    say(f"metrics    http{server.url.removeprefix('ws')}/metrics")
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+def _server(
+    settings: ServeSettings, port: int, routes: Mapping[str, Route], open_routes: Mapping[str, Route], **more: Any
+) -> SignalServer:
     certificate = settings.certificate
     return SignalServer(
         settings.host,
-        settings.port,
-        epoch=history.epoch,
-        replay=history.since,
+        port,
         routes=routes,
         open_routes=open_routes,
         access=Access(Tokens(settings.tokens), required=settings.require_token, origins=settings.origins),
         limits=Limits(connections=settings.max_connections, per_address=settings.max_connections_per_address),
         certificate=None if certificate is None else Certificate(certificate, settings.key),
         on_refused=lambda reason: metrics.ws_refused.labels(reason).inc(),
+        **more,
     )

@@ -41,7 +41,8 @@ class SignalServer:
     `epoch`, `replay`, `ring`, `max_client_bytes`: the Broadcast's, whose `publish` and `begin` are the server's.
     `hello`: more values for the hello message, or what makes them. `routes`, `open_routes`: exact path -> what answers
     there; the open ones ask nobody who he is. `access`: who may come in; by default everybody on this machine, and
-    nobody else. `on_refused` is told why something was refused, in one word.
+    nobody else. `on_refused` is told why something was refused, in one word. `path`: where signals are; None: this
+    process has none, and serves routes alone.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class SignalServer:
         limits: Limits | None = None,
         certificate: Certificate | None = None,
         on_refused: Callable[[str], None] = lambda reason: None,
+        path: str | None = PATH,
     ) -> None:
         self.host, self.port = host, port
+        self._path = path
         self.stream = Broadcast(epoch=epoch, replay=replay, ring=ring, max_client_bytes=max_client_bytes)
         self.publish, self.begin = self.stream.publish, self.stream.begin
         self.refusals = Refusals(on_refused)
@@ -96,7 +99,7 @@ class SignalServer:
     def url(self) -> str:
         """What a subscriber connects to."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'wss' if self._certificate else 'ws'}://{host}:{self.port}{PATH}"
+        return f"{'wss' if self._certificate else 'ws'}://{host}:{self.port}{self._path or ''}"
 
     @property
     def clients(self) -> int:
@@ -207,7 +210,9 @@ class SignalServer:
         """Answer a request over HTTP, but for one that may have its WebSocket."""
         assert isinstance(connection, Limited)
         path = request.path.partition("?")[0]
-        upgrades = path == PATH and any(value.lower() == "websocket" for value in request.headers.get_all("Upgrade"))
+        upgrades = path == self._path and any(
+            value.lower() == "websocket" for value in request.headers.get_all("Upgrade")
+        )
         try:
             if path not in self._open:
                 connection.holder = self._access.check(request.headers, required=self._asks)
@@ -222,7 +227,7 @@ class SignalServer:
         else:
             if upgrades:
                 return
-            if path == PATH:
+            if path == self._path:
                 answer = Answer.text(426, "signals come over a WebSocket", {"Upgrade": "websocket"})
             else:
                 answer = await self._routes.answer(request)

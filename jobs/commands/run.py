@@ -19,6 +19,9 @@ from jobs.wiring import assemble, scan_flags, scan_options, split_list
 from scanner.engines.warm import Warming
 from streaming.feeds import find_feed, replay
 
+_SERVE = ("host", "port", "metrics_port", "dashboard_port", "certificate", "key")
+"""Options that are settings of serve."""
+
 
 @click.command()
 @store_option
@@ -57,6 +60,12 @@ from streaming.feeds import find_feed, replay
 )
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, if not in the same file.")
 @click.option("--port", type=int, metavar="N", help="Port of /ws/signals; 8765 by default, 0: any free one.")
+@click.option(
+    "--metrics-port",
+    type=int,
+    metavar="N",
+    help="Port of /metrics, /healthz and /readyz with --role feed and --role scan; none by default, 0: any free one.",
+)
 @click.option(
     "--dashboard-port", type=int, metavar="N", help="Port of the Dask dashboard; 8787 by default, 0: any free one."
 )
@@ -99,7 +108,7 @@ def command(**given: Any) -> int:
                 "seed": given["seed"],
                 "interval_s": None if speed is None else 60 / speed if speed else 0,
             },
-            "serve": {name: given[name] for name in ("host", "port", "dashboard_port", "certificate", "key")},
+            "serve": {name: given[name] for name in _SERVE},
             "bus": {"url": given["bus"]},
             "run": {"role": given["role"]},
         },

@@ -64,7 +64,7 @@ def test_a_role_needs_a_bus_to_meet_the_others(role: str, capsys: pytest.Capture
         ("feed", ["--port", "0"], "--port means nothing to --role feed: give it to --role serve"),
         ("feed", ["--intervals", "3"], "--intervals means nothing to --role feed"),
         ("scan", ["--speed", "0"], "--speed means nothing to --role scan: give it to --role feed"),
-        ("scan", ["--host", "127.0.0.1"], "--host means nothing to --role scan"),
+        ("serve", ["--metrics-port", "0"], "--metrics-port means nothing to --role serve: give it to --role feed and"),
         ("scan", ["--once"], "--once means nothing to --role scan: it is for a run in one process"),
         ("serve", ["--frame", "5m"], "--frame means nothing to --role serve: give it to --role feed and --role scan"),
         ("serve", ["--strategies", "x.yaml"], "--strategies means nothing to --role serve"),
