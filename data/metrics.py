@@ -153,6 +153,12 @@ alert_seconds = _histogram(
 )
 
 # The machine
+influx_points = _counter("influx_points", "Points for InfluxDB: written, refused, dropped for want of room.", "result")
+influx_failures = _counter(
+    "influx_failures",
+    "Requests to InfluxDB that failed: unreachable, timeout, denied, limited, refused, error.",
+    "reason",
+)
 disk_free = _gauge("disk_free_bytes", "Free on the disk of the store.")
 calendar_days_left = _gauge("calendar_days_left", "Days until the trading calendar ends.")
 dask_workers = _gauge("dask_workers", "Workers of the Dask cluster.")

@@ -28,6 +28,12 @@ def _clock_time(text: str) -> str:
     return text
 
 
+def _web_address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text):
+        raise ValueError("an address is written http://host:8086, without a name, password or query")
+    return text.rstrip("/")
+
+
 ClockTime = Annotated[str, AfterValidator(_clock_time)]
 
 
@@ -185,7 +191,21 @@ class AlertSettings(Section):
     drain_s: float = Field(5.0, ge=0, le=60, description="how long the end waits for what is on its way")
 
 
-SECRET = frozenset({"alerts"})
+class InfluxSettings(Section):
+    """The InfluxDB that signals and latencies are written to; without a bucket, none."""
+
+    url: Annotated[str, AfterValidator(_web_address)] = "http://127.0.0.1:8086"
+    bucket: str = Field("", description="InfluxDB 3 calls it database")
+    org: str = Field("", description="InfluxDB 3 has none")
+    token: SecretStr = SecretStr("")
+    symbols: tuple[str, ...] = Field((), description="symbols whose bars are written too, to draw signals on")
+    flush_s: float = Field(1.0, gt=0, le=60, description="so long points wait for others")
+    timeout_s: float = Field(10.0, gt=0, le=600)
+    most_bytes: int = Field(32 << 20, ge=1 << 16, description="of points that wait; beyond it the oldest are dropped")
+    drain_s: float = Field(5.0, ge=0, le=60, description="how long the end waits for what is not written")
+
+
+SECRET = frozenset({"alerts", "influx"})
 """Sections of which no value stands in an error: it may be a secret, or a secret in the wrong place."""
 
 
@@ -209,6 +229,7 @@ class Settings(BaseSettings):
     bus: BusSettings = BusSettings()
     run: RunSettings = RunSettings()
     alerts: AlertSettings = AlertSettings()
+    influx: InfluxSettings = InfluxSettings()
     kernel_cache: Path | None = Field(None, description="folder of compiled kernels; none: in the user's cache folder")
     calendar_overlay: Path | None = Field(None, description="a YAML file of sessions beyond the calendar's horizon")
 

@@ -4,6 +4,7 @@
     scanning   `market.bar.{frame}` -> store and scan -> history -> `signal.alert`
     serving    `signal.alert` -> /ws/signals
     alerting   `signal.alert` -> chats, mailboxes, webhooks
+    recording  `signal.alert` -> InfluxDB
 
 Each stage is a task of one event loop, and they meet on the bus alone; a full queue makes the stage before it wait, so
 a feed that can wait does. The store, the history, the tape and the cluster work in threads: nothing blocks the loop
@@ -15,11 +16,12 @@ from collections.abc import Sequence
 
 from jobs.stages.alerting import Alerting
 from jobs.stages.feeding import Feeding
+from jobs.stages.influx import Recording
 from jobs.stages.scanning import Kept, Scanning
 from jobs.stages.serving import Serving
 from streaming.ports import Bus
 
-Stage = Feeding | Scanning | Serving | Alerting
+Stage = Feeding | Scanning | Serving | Alerting | Recording
 
 
 class LiveService:

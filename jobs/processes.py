@@ -72,6 +72,7 @@ async def scan(
     bus = await open_bus(settings, store)
     backfill: Backfill | None = None
     try:
+        sinks = open_sinks(settings, store, bus, history) if whole and not once else []
         if whole and not once:
             await server.start()
         market = await _simulated(settings, store, frames, screen)
@@ -118,7 +119,6 @@ async def scan(
             backfill=backfill,
         )
         feeding = _feeding(settings, store, quotes, bus, symbols, frames) if whole else None
-        sinks = open_sinks(settings, store, bus, history) if whole and not once else []
         stages: list[Stage] = [stage for stage in (feeding, scanning, serving, *sinks) if stage is not None]
         service = LiveService(bus, stages)
         interrupted = _stop_on_signals(service, bus, feeding)
@@ -126,6 +126,7 @@ async def scan(
         _introduce_scan(screen, parts)
         if whole and not once:
             _introduce_server(screen, server)
+            _introduce_sinks(screen, settings)
         screen.open(", ".join(scanned), server.url if whole else str(bus), cluster.dashboard)
         if once:
             await scanning.catch_up()
@@ -194,12 +195,14 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
     server.begin(*history.place())
     bus = await open_bus(settings, store)
     try:
+        sinks = open_sinks(settings, store, bus, history)
         await server.start()
         serving = Serving(bus, server, history=history, on_served=lambda signals: lines.served(signals, server.clients))
-        service = LiveService(bus, [serving, *open_sinks(settings, store, bus, history)])
+        service = LiveService(bus, [serving, *sinks])
         interrupted = _stop_on_signals(service, bus)
         _introduce(lines, store, bus)
         _introduce_server(lines, server)
+        _introduce_sinks(lines, settings)
         async with overview.watching(bus), monitor.at_work(bus):
             await service.run()
         return interrupted.is_set()
@@ -327,6 +330,13 @@ def _introduce(screen: Screen, store: BarStore, bus: Bus) -> None:
 def _introduce_server(screen: Screen, server: SignalServer) -> None:
     screen.say(f"signals    {server.url}")
     screen.say(f"page       {server.url.removesuffix(PATH).replace('ws', 'http', 1)}/")
+
+
+def _introduce_sinks(screen: Screen, settings: Settings) -> None:
+    if channels := settings.alerts.channels:
+        screen.say(f"alerts     {', '.join(channels)}")
+    if bucket := settings.influx.bucket:
+        screen.say(f"influx     {settings.influx.url}, {bucket}")
 
 
 def _introduce_scan(screen: Screen, parts: Parts) -> None:

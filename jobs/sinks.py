@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from data import metrics
 from data.errors import SettingsError, UsageError
 from data.history import SignalHistory
-from data.settings import AlertRule, AlertSettings, Settings
+from data.settings import AlertRule, AlertSettings, InfluxSettings, Settings
 from data.store import BarStore
+from data.symbols import canonical
 from jobs.alert_text import market_of
 from jobs.stages.alerting import Alerting
+from jobs.stages.influx import Recording
 from streaming.alerts.delivery import Delivery, Ledger
 from streaming.alerts.outbox import Outbox
 from streaming.alerts.routing import Rule
@@ -22,9 +25,37 @@ ALERTS = "alerts"
 """The folder of a store where alerts keep their places and dead letters."""
 
 
-def open_sinks(settings: Settings, store: BarStore, bus: Bus, history: SignalHistory) -> list[Alerting]:
+def open_sinks(settings: Settings, store: BarStore, bus: Bus, history: SignalHistory) -> list[Alerting | Recording]:
     """The stages that the settings ask for. Raises SettingsError."""
-    return [open_alerting(settings.alerts, store, bus, history)] if settings.alerts.channels else []
+    sinks: list[Alerting | Recording] = []
+    if settings.alerts.channels:
+        sinks.append(open_alerting(settings.alerts, store, bus, history))
+    if settings.influx.bucket:
+        sinks.append(open_recording(settings.influx, bus))
+    return sinks
+
+
+def open_recording(influx: InfluxSettings, bus: Bus) -> Recording:
+    """The stage that writes to InfluxDB. Raises SettingsError."""
+    from streaming.influx import Database, InfluxWriter  # httpx
+
+    try:
+        symbols = {canonical(symbol) for symbol in influx.symbols}
+    except UsageError as error:
+        raise SettingsError(f"setting influx.symbols: {error}") from error
+    writer = InfluxWriter(
+        Database(influx.url, influx.bucket, influx.org, influx.token.get_secret_value()),
+        flush_s=influx.flush_s,
+        timeout_s=influx.timeout_s,
+        most_bytes=influx.most_bytes,
+        on_result=_count,
+        on_trouble=lambda reason: metrics.influx_failures.labels(reason).inc(),
+    )
+    return Recording(bus, writer, symbols=symbols, drain_s=influx.drain_s, on_left=lambda n: _count("dropped", n))
+
+
+def _count(result: str, n: int) -> None:
+    metrics.influx_points.labels(result).inc(n)
 
 
 def open_alerting(alerts: AlertSettings, store: BarStore, bus: Bus, history: SignalHistory) -> Alerting:

@@ -218,6 +218,8 @@ ROWS: dict[str, Sequence[Panel]] = {
                   "{{channel}} {{reason}}")]),
         Panel("Alerts: time to deliver", "From the history to the channel's word that it has it.", "s",
               quantiles("alert_seconds", "channel")),
+        Panel("InfluxDB", "Points, by what became of them.", "short", [grown("influx_points_total", "result")]),
+        Panel("InfluxDB: failed requests", "By reason.", "short", [grown("influx_failures_total", "reason")]),
     ),
     "WebSocket": (
         Panel("Subscribers", "Connections, subscribed or not.", "short",
