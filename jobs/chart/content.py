@@ -118,13 +118,22 @@ class Content:
 
     @property
     def subtitle(self) -> str:
-        """What stands under the heading: the frame, the newest bar, and what one should know."""
-        close, change = self.prices["close"][-1], self.change[-1]
+        """What stands under the heading, in one line."""
+        return "  ·  ".join([*self.facts, *self.caveats])
+
+    @property
+    def facts(self) -> list[str]:
+        """The frame, and the newest bar."""
+        change = self.change[-1]
         moved = f" ({change:+.2f}%)" if np.isfinite(change) else ""
-        adjusted = "prices forward-adjusted" if self.adjusted else ""
-        anew = "" if all(mark.recorded for mark in self.marks) else "hollow: computed anew"
-        words = [self.frame, self.labels[-1], f"{close:.2f}{moved}", adjusted, anew, *self.notes]
-        return "  ·  ".join(word for word in words if word)
+        return [self.frame, self.labels[-1], f"{self.prices['close'][-1]:.2f}{moved}"]
+
+    @property
+    def caveats(self) -> list[str]:
+        """What one should know of the chart."""
+        adjusted = ["prices forward-adjusted"] if self.adjusted else []
+        anew = [] if all(mark.recorded for mark in self.marks) else ["hollow: computed anew"]
+        return [*adjusted, *anew, *self.notes]
 
     @property
     def remarks(self) -> list[str]:

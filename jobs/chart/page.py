@@ -41,6 +41,7 @@ from bokeh.models import (
     Span,
     Title,
     Toolbar,
+    VStrip,
     WheelZoomTool,
 )
 from bokeh.models import Line as LineGlyph
@@ -57,7 +58,6 @@ HEIGHTS = {"prices": 400, "volume": 110, "pane": 135}
 BODY = 0.7
 """Of a bar's place on the axis."""
 _SHAPES = {"BUY": "triangle", "SELL": "inverted_triangle"}
-_TIME = ("", "@time @said")
 
 
 def figure_json(content: Content, look: Look, target: str | None = None) -> dict[str, Any]:
@@ -111,21 +111,24 @@ class _Drawing:
         parts[-1].height += 24
         for part in parts:
             # BokehJS takes every rectangle for as high as the highest, and clips bars of other kinds not quite.
-            part.y_range.renderers = [drawn for drawn in part.renderers if not isinstance(drawn.glyph, Rect)]
+            part.y_range.renderers = [one for one in part.renderers if not isinstance(one.glyph, Rect | VStrip)]
         self.source.data = self.rows
         return Column(children=parts, sizing_mode="stretch_width", spacing=0)
 
     def prices(self) -> Plot:
         content, look = self.content, self.look
         plot = self.plot(HEIGHTS["prices"], toolbar="above")
-        plot.add_layout(Title(text=content.subtitle, text_color=look.faint, text_font_size="11px", **_PLAIN), "above")
+        for words in (content.caveats, content.facts):  # from the bars upward
+            if words:
+                text = "  ·  ".join(words)
+                plot.add_layout(Title(text=text, text_color=look.faint, text_font_size="11px", **_PLAIN), "above")
         plot.add_layout(Title(text=content.heading, text_color=look.ink, text_font_size="16px"), "above")
         for halt in content.halts:
             plot.add_layout(Span(location=halt.place - 0.5, dimension="height", line_dash="dashed", **self.edge()))
         self.add(plot, Segment(x0="x", y0="high", x1="x", y1="low", line_color="color"))
         # A body without height is a dash.
         self.add(plot, Segment(x0="left", y0="close", x1="right", y1="close", line_color="color"))
-        bodies = self.add(plot, Rect(x="x", y="middle", width=BODY, height="body", **_BY_COLOR))
+        self.add(plot, Rect(x="x", y="middle", width=BODY, height="body", **_BY_COLOR))
         self.lines(plot, content.overlays, "prices")
         traded = [("traded at", "@traded")] if content.adjusted else []
         names = ("open", "high", "low")
@@ -136,7 +139,7 @@ class _Drawing:
             ("volume", "@shares"),
             ("amount", "@cny"),
         ]
-        plot.add_tools(_hover(bodies, [_TIME, *rows]))
+        self.tell(plot, rows)
         self.marks(plot)
         return plot
 
@@ -159,16 +162,16 @@ class _Drawing:
                 x="x", y="y", size=11, marker=_SHAPES.get(action, "diamond"),
                 fill_color=color, line_color=color, fill_alpha="fill",
             )  # fmt: skip
-            drawn = GlyphRenderer(data_source=ColumnDataSource(data), glyph=glyph, view=self.view)
+            drawn = GlyphRenderer(data_source=ColumnDataSource(data), glyph=glyph)
             plot.renderers.append(drawn)
             plot.add_tools(HoverTool(renderers=[drawn], tooltips=[("", "@time"), ("", "@said")]))
 
     def volume(self) -> Plot:
         plot = self.plot(HEIGHTS["volume"], NumeralTickFormatter(format="0.[0]a"))
         self.add(plot, _reach("volume"))
-        bars = self.add(plot, Rect(x="x", y="half_volume", width=BODY, height="volume", **_BY_COLOR))
+        self.add(plot, Rect(x="x", y="half_volume", width=BODY, height="volume", **_BY_COLOR))
         self.lines(plot, self.content.volume_lines, "volume")
-        plot.add_tools(_hover(bars, [_TIME, ("volume", "@shares"), ("amount", "@cny")]))
+        self.tell(plot, [("volume", "@shares"), ("amount", "@cny")])
         return plot
 
     def pane(self, number: int) -> Plot:
@@ -176,14 +179,15 @@ class _Drawing:
         plot = self.plot(HEIGHTS["pane"])
         for level in pane.levels:
             plot.add_layout(Span(location=level, dimension="width", line_dash="dashed", **self.edge()))
-        drawn = self.lines(plot, pane.lines, f"pane{number}", pane.title)
-        rows = [(line.label, f"@pane{number}_{place}{{0.0000}}") for place, line in enumerate(pane.lines)]
-        plot.add_tools(_hover(drawn[0], [_TIME, *rows]))
+        self.lines(plot, pane.lines, f"pane{number}", pane.title)
+        if not any(np.isfinite(line.values).any() for line in pane.lines):
+            plot.y_range.update(start=0, end=1)  # of a new listing nothing may be known yet
+        self.tell(plot, [(line.label, f"@pane{number}_{place}{{0.0000}}") for place, line in enumerate(pane.lines)])
         return plot
 
-    def lines(self, plot: Plot, lines: tuple[Line, ...], prefix: str, title: str = "") -> list[GlyphRenderer]:
+    def lines(self, plot: Plot, lines: tuple[Line, ...], prefix: str, title: str = "") -> None:
         """Lines and their legend; a click on a line's name hides it."""
-        drawn, items = [], []
+        items = []
         for place, line in enumerate(lines):
             name, color = f"{prefix}_{place}", self.look.lines[place % len(self.look.lines)]
             self.rows[name] = line.values
@@ -199,9 +203,9 @@ class _Drawing:
                 glyph = Scatter(x="x", y=name, size=4, fill_color=color, line_color=color)
             else:
                 glyph = LineGlyph(x="x", y=name, line_color=color, line_width=1.4)
-            drawn.append(self.add(plot, glyph))
+            drawn = self.add(plot, glyph)
             label = f"{title} {line.label}" if place == 0 and title not in ("", line.label) else line.label
-            items.append(LegendItem(label=label, renderers=drawn[-1:]))
+            items.append(LegendItem(label=label, renderers=[drawn]))
         if items:
             plot.add_layout(
                 Legend(
@@ -214,7 +218,12 @@ class _Drawing:
                     **_SMALL,
                 )
             )
-        return drawn
+
+    def tell(self, plot: Plot, rows: list[tuple[str, str]]) -> None:
+        """What stands beside the pointer, wherever it is above or below a bar."""
+        place = self.add(plot, VStrip(x0="from", x1="to", fill_color=None, line_color=None))
+        rows = [("", "@time @said"), *rows]
+        plot.add_tools(HoverTool(renderers=[place], tooltips=rows, mode="mouse", point_policy="follow_mouse"))
 
     def plot(self, height: int, formatter: Any = None, toolbar: str | None = None) -> Plot:
         """A part of the chart: its own scale on the right, which follows what is seen."""
@@ -225,7 +234,7 @@ class _Drawing:
         plot = Plot(
             height=height, sizing_mode="stretch_width", x_range=self.across, y_range=DataRange1d(range_padding=0.08),
             window_axis="x", toolbar=Toolbar(tools=tools, active_drag=pan, active_scroll=wheel, logo=None),
-            toolbar_location=toolbar, min_border_right=58, background_fill_color=look.paper,
+            toolbar_location=toolbar, toolbar_sticky=False, min_border_right=58, background_fill_color=look.paper,
             border_fill_color=look.paper, outline_line_color=look.grid, title=None, **edges,
         )  # fmt: skip
         ticker = BasicTicker(desired_num_ticks=6, mantissas=[1, 2, 5], min_interval=1, num_minor_ticks=0)
@@ -265,6 +274,8 @@ def _rows(content: Content, look: Look) -> dict[str, Any]:
     x, prices = np.arange(len(content)), content.prices
     return {
         "x": x,
+        "from": x - 0.5,
+        "to": x + 0.5,
         "left": x - BODY / 2,
         "right": x + BODY / 2,
         "time": content.labels,
@@ -285,7 +296,3 @@ def _rows(content: Content, look: Look) -> dict[str, Any]:
 def _reach(name: str) -> Segment:
     """What nobody sees, and scales go by: from 0 to a value."""
     return Segment(x0="x", y0=0, x1="x", y1=name, line_color=None)
-
-
-def _hover(drawn: GlyphRenderer, rows: list[tuple[str, str]]) -> HoverTool:
-    return HoverTool(renderers=[drawn], tooltips=rows, mode="vline", point_policy="follow_mouse")
