@@ -15,24 +15,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data.errors import StoreError
 from data.files import stamp, sweep, sync_folder, write_parquet
-from data.schema import SIGNAL, TIME
-from data.signal import EARLIER, Signal, completed, to_table
-from data.signal_files import EPOCH, SignalFile, SignalFolder, about, saying, stamps
+from data.schema import SIGNAL
+from data.signal import Signal, to_table
+from data.signal_files import EPOCH, SignalFile, about, saying, stamps
+from data.signal_query import SignalReader, bar_end, sorted_by
 
-T = TypeVar("T")
 _NOWHERE = ("00000000T0000000000000000", 0)
 """A place before all."""
 
 
-class SignalHistory:
+class SignalHistory(SignalReader):
     """The signals of one store. Readers need no lock; writers of several processes take turns by one.
 
     `epoch` names this opening of the history; epochs sort as text in the order in which they were opened. Opening makes
@@ -41,8 +39,7 @@ class SignalHistory:
     """
 
     def __init__(self, root: Path | str, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self.root = Path(root)
-        self._folder = SignalFolder(self.root)
+        super().__init__(root)
         self._clock = clock
         self._seq = 0
         self.epoch = _epoch_after(self.place()[0], clock())
@@ -86,60 +83,6 @@ class SignalHistory:
             self._seq = last
         return stored
 
-    def query(
-        self,
-        *,
-        after: int | None = None,
-        upto: int | None = None,
-        symbols: Iterable[str] | None = None,
-        strategies: Iterable[str] | None = None,
-        actions: Iterable[str] | None = None,
-        frames: Iterable[str] | None = None,
-        min_confidence: float | None = None,
-        limit: int | None = None,
-        newest_first: bool = True,
-    ) -> pa.Table:
-        """Signals with `after` < bar_end <= `upto` (UTC ns), as a table of `data.schema.SIGNAL`.
-
-        By bar end, then in the order of publication. With a `limit`, files that cannot hold the first `limit` rows are
-        not opened.
-        """
-        condition = None
-        for part in (
-            None if after is None else pc.field("bar_end") > _time(after),
-            None if upto is None else pc.field("bar_end") <= _time(upto),
-            None if symbols is None else _among("symbol", symbols),
-            None if strategies is None else _among("strategy", strategies),
-            None if actions is None else _among("action", actions),
-            None if frames is None else _among("frame", frames),
-            None if min_confidence is None else pc.field("confidence") >= min_confidence,
-        ):
-            if part is not None:
-                condition = part if condition is None else condition & part
-        way = "descending" if newest_first else "ascending"
-
-        def read() -> pa.Table:
-            files = [
-                f
-                for f in self._folder.files()
-                if (after is None or f.last > after) and (upto is None or f.first <= upto)
-            ]
-            files.sort(key=lambda file: -file.last if newest_first else file.first)
-            table = SIGNAL.empty_table()
-            for file in files:
-                if limit is not None and table.num_rows >= limit:
-                    edge = table["bar_end"][-1].value
-                    if file.last < edge if newest_first else file.first > edge:
-                        break
-                rows = self._read(file.path)
-                rows = rows if condition is None else rows.filter(condition)
-                table = pa.concat_tables([table, rows])
-                if limit is not None:
-                    table = _sorted(table, way, "bar_end", "epoch", "seq").slice(0, limit)
-            return _sorted(table, way, "bar_end", "epoch", "seq") if limit is None else table
-
-        return self._reading(read)
-
     def since(self, epoch: str, seq: int, limit: int | None = None) -> pa.Table | None:
         """What was published after (`epoch`, `seq`), in order: all, or the first `limit`.
 
@@ -161,13 +104,13 @@ class SignalHistory:
             if not files:
                 return None
             table = pa.concat_tables([self._read(f.path, [*keys, "bar_end", "developing", "revokes"]) for f in files])
-            condition = (pc.field("bar_end") < _time(before)) & ~pc.field("developing")
+            condition = (pc.field("bar_end") < bar_end(before)) & ~pc.field("developing")
             if len(revoked := table["revokes"].drop_null().unique()):
                 ids = pa.concat_tables([self._read(f.path, ["id"]) for f in files])["id"]
                 taken_back = pc.or_(pc.is_in(ids, revoked), pc.is_valid(table["revokes"]))
                 table = table.filter(pc.invert(taken_back))
             if after is not None:
-                condition &= pc.field("bar_end") > _time(after)
+                condition &= pc.field("bar_end") > bar_end(after)
             return table.filter(condition).group_by(keys).aggregate([("bar_end", "max")])
 
         table = self._reading(read)
@@ -200,7 +143,7 @@ class SignalHistory:
                     replaces |= {file.path.name, *said.get("replaces", [])}
                     previous |= said.get("previous", {})
                 names = sorted(replaces)
-                table = _sorted(pa.concat_tables([self._read(f.path) for f in group]), "ascending", "epoch", "seq")
+                table = sorted_by(pa.concat_tables([self._read(f.path) for f in group]), "ascending", "epoch", "seq")
                 span = stamps(min(f.first for f in group), max(f.last for f in group))
                 digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
                 path = self.root / f"{span}-c{digest}.parquet"
@@ -249,34 +192,12 @@ class SignalHistory:
         at, number = pc.field("epoch"), pc.field("seq")
         condition = (at > epoch) | ((at == epoch) & (number > seq))
         condition &= (at < upto[0]) | ((at == upto[0]) & (number <= upto[1]))
-        return _sorted(pa.concat_tables(tables).filter(condition), "ascending", "epoch", "seq")
-
-    def _reading(self, read: Callable[[], T]) -> T:
-        """Read, and read again where a file was compacted between the listing and the reading."""
-        for _ in range(5):
-            try:
-                return read()
-            except FileNotFoundError:
-                continue
-        raise StoreError(f"files of {self.root} vanish while they are read")
+        return sorted_by(pa.concat_tables(tables).filter(condition), "ascending", "epoch", "seq")
 
     def _ids(self, files: Iterable[SignalFile], first: int, last: int) -> set[str]:
         """The ids of stored signals whose bar end may lie within [first, last]."""
         paths = [file.path for file in files if file.first <= last and file.last >= first]
         return {text for path in paths for text in self._read(path, ["id"])["id"].to_pylist()}
-
-    def _read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                if file.schema_arrow.equals(SIGNAL):
-                    return file.read(columns).replace_schema_metadata(None)
-                if not file.schema_arrow.remove_metadata().equals(EARLIER):
-                    raise StoreError(f"{path}: its columns are not those of a signal: {file.schema_arrow.names}")
-                return completed(file.read()).select(columns or SIGNAL.names)
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"{path}: {error}") from error
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -296,15 +217,3 @@ def _epoch_after(newest: str, now_ns: int) -> str:
         head, micro = newest[:9], int(newest[9:-4]) + 1
         stamp = f"{head}{micro:012d}"
     return stamp + secrets.token_hex(2)
-
-
-def _sorted(table: pa.Table, way: str, *keys: str) -> pa.Table:
-    return table.sort_by([(key, way) for key in keys])
-
-
-def _among(name: str, values: Iterable[str]) -> pc.Expression:
-    return pc.field(name).isin(pa.array(list(values), pa.string()))
-
-
-def _time(ns: int) -> pa.Scalar:
-    return pa.scalar(ns, pa.int64()).cast(TIME)

@@ -171,12 +171,13 @@ def _remember(batch: pa.RecordBatch, signals: Sequence[Signal]) -> pa.RecordBatc
 
 
 def from_table(table: pa.Table) -> list[Signal]:
-    """The inverse of `to_table`; ids are taken as they stand there."""
+    """The inverse of `to_table`; ids are taken as they stand there. Of columns that are left out the fields are too."""
     columns: dict[str, list[Any]] = {}
     for name in table.column_names:
         column = table[name]
         columns[name] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-    columns["values"] = [_decode(text) for text in columns["values"]]
+    if "values" in columns:
+        columns["values"] = [_decode(text) for text in columns["values"]]
     signals = []
     for row in zip(*columns.values(), strict=True):
         signal = object.__new__(Signal)  # far sooner than by the constructor

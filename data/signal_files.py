@@ -10,7 +10,7 @@ what it needs. A compacted file names in its metadata the files it replaces, and
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,15 +71,22 @@ class SignalFolder:
         self._known = known = {name: known.get(name) or self._parsed(name) for name in sorted(names)}
         return list(known.values())
 
-    def files(self) -> list[SignalFile]:
-        """The files that count: those that a compacted file replaces are left out."""
+    def files(self, on_damage: Callable[[Path, StoreError], None] | None = None) -> list[SignalFile]:
+        """The files that count: those that a compacted file replaces are left out.
+
+        `on_damage` is told of a compacted file that cannot be read; without it that raises StoreError.
+        """
         files, replaced = self.listed(), set[str]()
         for place in around([(file.first, file.last) for file in files]):
             if files[place].batch is None:
                 try:
                     replaced |= set(about(files[place].path).get("replaces", []))
                 except FileNotFoundError:
-                    return self.files()  # replaced in its turn
+                    return self.files(on_damage)  # replaced in its turn
+                except StoreError as error:
+                    if on_damage is None:
+                        raise
+                    on_damage(files[place].path, error)
         return [file for file in files if file.path.name not in replaced]
 
     def batches(self, file: SignalFile) -> tuple[Batch, ...]:

@@ -3,10 +3,10 @@
 import csv
 import json
 import sys
+import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 import pyarrow as pa
@@ -15,17 +15,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data.errors import StaleDataError, StoreError
 from data.files import write_atomically, write_parquet
 from data.history import SignalHistory
-from data.schema import SIGNAL
+from data.schema import FRAMES, SIGNAL
 from data.signal import ACTIONS, Signal, from_table
-from data.symbols import canonical
+from data.signal_query import SignalReader
+from data.store import BarStore
+from jobs.moments import Moment, Place, moment, moment_or_place
 from jobs.options import (
-    DAY,
     config_option,
     is_verbose,
     json_option,
-    midnight,
     on_terminal,
     open_store,
     print_json,
@@ -33,21 +34,51 @@ from jobs.options import (
     verbosity_options,
 )
 from jobs.show import action_style, local_time, tags
+from jobs.signal_lines import Columns, below
+from jobs.symbols import symbols_of
 
 TABLE_ROWS = 50
 CHUNK_ROWS = 10_000
+SHOWN = (
+    "epoch",
+    "seq",
+    "strategy",
+    "symbol",
+    "name",
+    "frame",
+    "bar_end",
+    "developing",
+    "action",
+    "confidence",
+    "price",
+)
+"""What a table shows, and with it `MARKS`; ids and values, most of a file's bytes, are not read for it."""
+MARKS = ("at_limit_up", "at_limit_down", "revision", "revokes")
 
 
 @click.command("signals")
 @store_option
-@click.option("--since", type=DAY, metavar="DATE", help="Of bars from this day on (2025-05-23).")
-@click.option("--until", type=DAY, metavar="DATE", help="Of bars up to the end of this day.")
 @click.option(
-    "--symbol", "symbols", multiple=True, metavar="CODE", help="Only this symbol, in any spelling; repeatable."
+    "--since",
+    callback=moment_or_place,
+    metavar="TIME",
+    help="Of bars from then on: 2026-06-30, 2026-06-30T10:15, 10:15, today or -2h, in Shanghai. Or a place, EPOCH:SEQ: "
+    "what was published after it.",
+)
+@click.option("--until", callback=moment, metavar="TIME", help="Of bars up to then; a day counts to its end.")
+@click.option(
+    "--symbol", "symbols", multiple=True, metavar="CODE", help="Only this symbol, a code or a name; repeatable."
 )
 @click.option("--strategy", "strategies", multiple=True, metavar="NAME", help="Only this strategy; repeatable.")
 @click.option(
     "--action", "actions", multiple=True, type=click.Choice(ACTIONS, case_sensitive=False), help="Repeatable."
+)
+@click.option("--frame", "frames", multiple=True, type=click.Choice(FRAMES), help="Only these bars; repeatable.")
+@click.option("--min-confidence", type=click.FloatRange(0, 1), metavar="X", help="Only with at least this confidence.")
+@click.option("--epoch", "epochs", multiple=True, metavar="EPOCH", help="Only of this run of the service; repeatable.")
+@click.option("--developing/--closed", default=None, help="Only of bars that were still open, or of closed ones.")
+@click.option(
+    "--revoked/--standing", "revoked", default=None, help="Only what was taken back and what takes it back, or neither."
 )
 @click.option(
     "--limit",
@@ -66,43 +97,21 @@ CHUNK_ROWS = 10_000
 @json_option
 @config_option
 @verbosity_options
-def command(
-    store: Path | None,
-    since: datetime | None,
-    until: datetime | None,
-    symbols: tuple[str, ...],
-    strategies: tuple[str, ...],
-    actions: tuple[str, ...],
-    limit: int | None,
-    format_: str | None,
-    output: Path | None,
-    as_json: bool,
-    config: Path | None,
-) -> None:
+def command(**given: Any) -> int:
     """Query the history of signals, newest first.
 
-    The table shows times in Shanghai, and with -v the values that made each signal fire; JSON (one object a line, as
-    /ws/signals sends them), CSV and Parquet have UTC and every field. Days are Shanghai's.
+    The table shows times in Shanghai, and with -v below each signal the values that made it fire, the time that each
+    stage took, its place and its id; JSON (one object a line, as /ws/signals sends them), CSV and Parquet have UTC and
+    every field. 'today' and what is said without a day are the clock's; of a simulated or replayed market, whose days
+    are past, those of its newest signal. A damaged file is reported and the others answer, with exit code 1.
     """
-    if as_json and format_ not in (None, "json"):
-        raise click.UsageError(f"--json and --format {format_} contradict each other")
-    if since is not None and until is not None and until < since:
-        raise click.UsageError(f"--until {until:%Y-%m-%d} lies before --since {since:%Y-%m-%d}")
-    form = "json" if as_json else format_ or "table"
-    if form == "parquet" and output is None:
-        raise click.UsageError("--format parquet is not for reading on a terminal: name a file with --output FILE")
+    form = _form(given["as_json"], given["format_"], given["output"])
+    output, limit = given["output"], given["limit"]
+    store = open_store(given["config"], given["store"])
     most = limit or (TABLE_ROWS if form == "table" else None)
-    table = SignalHistory(open_store(config, store).root / "signals").query(
-        after=None if since is None else midnight(since) - 1,
-        upto=None if until is None else midnight(until + timedelta(days=1)) - 1,
-        symbols=[canonical(symbol) for symbol in symbols] or None,
-        strategies=strategies or None,
-        actions=actions or None,
-        limit=None if most is None else most + 1,
-    )
+    table, damaged = _asked(store, given, form, None if most is None else most + 1)
     more, table = most is not None and table.num_rows > most, table.slice(0, most)
     if form == "parquet":
-        assert output is not None
         write_parquet(output, table)
     elif output is not None:
         write_atomically(output, lambda aside: _write_file(form, table, aside))
@@ -114,6 +123,62 @@ def command(
         click.echo("No signals.", err=True)
     elif more and limit is None:
         click.echo(f"The newest {most} of more; --limit N shows more of them.", err=True)
+    return 1 if damaged else 0
+
+
+def _form(as_json: bool, format_: str | None, output: Path | None) -> str:
+    if as_json and format_ not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format_} contradict each other")
+    if format_ == "parquet" and output is None:
+        raise click.UsageError("--format parquet is not for reading on a terminal: name a file with --output FILE")
+    return "json" if as_json else format_ or "table"
+
+
+def _asked(store: BarStore, given: dict[str, Any], form: str, limit: int | None) -> tuple[pa.Table, bool]:
+    """The signals that the options ask for, newest first, and whether files of the history are damaged."""
+    reader = SignalReader(store.root / "signals")
+    damaged: list[StoreError] = []
+
+    def on_damage(error: StoreError) -> None:
+        damaged.append(error)
+        click.echo(f"Left out, because it is damaged: {error}", err=True)
+
+    since, until = given["since"], given["until"]
+    place = since if isinstance(since, Place) else None
+    if place is not None and SignalHistory(reader.root).since(place.epoch, place.seq, 0) is None:
+        raise StaleDataError(f"the history {reader.root} does not hold all that followed {place}")
+    now = _now(store, reader) if isinstance(since, Moment) or until is not None else 0
+    after = since.span(now)[0] - 1 if isinstance(since, Moment) else None
+    upto = None if until is None else until.span(now)[1]
+    if after is not None and upto is not None and upto <= after:
+        raise click.UsageError(f"--until {until.text} lies before --since {since.text}")
+    revoked = given["revoked"]
+    table = reader.query(
+        after=after,
+        upto=upto,
+        behind=None if place is None else (place.epoch, place.seq),
+        symbols=symbols_of(given["symbols"], store) or None,
+        strategies=given["strategies"] or None,
+        actions=given["actions"] or None,
+        frames=given["frames"] or None,
+        epochs=given["epochs"] or None,
+        min_confidence=given["min_confidence"],
+        developing=given["developing"],
+        standing=None if revoked is None else not revoked,
+        columns=(*SHOWN, *MARKS) if form == "table" and not is_verbose() else None,
+        limit=limit,
+        on_damage=on_damage,
+    )
+    return table, bool(damaged)
+
+
+def _now(store: BarStore, reader: SignalReader) -> int:
+    """What time it is in the store's market, UTC ns."""
+    if store.origin != "market":
+        newest = reader.query(limit=1, columns=["bar_end"], on_damage=lambda error: None)["bar_end"]
+        if len(newest):
+            return int(newest[0].value)
+    return time.time_ns()
 
 
 def _signals(table: pa.Table) -> Iterator[Signal]:
@@ -139,10 +204,18 @@ def _write(form: str, table: pa.Table, stream: TextIO) -> None:
             writer.writerow(row | {"values": json.dumps(row["values"], ensure_ascii=False)})
     elif table.num_rows:
         width = None if on_terminal(stream) else 1000  # a file or a pipe has no edge
-        Console(file=stream, width=width, highlight=False).print(_for_people(_signals(table), is_verbose()))
+        console = Console(file=stream, width=width, highlight=False, soft_wrap=is_verbose())
+        if is_verbose():
+            columns = Columns(console.width if on_terminal(stream) else None)
+            console.print(columns.head())
+            for signal in _signals(table):
+                for line in (columns.row(signal), *map(Text, below(signal))):
+                    console.print(line)
+        else:
+            console.print(_for_people(table))
 
 
-def _for_people(signals: Iterator[Signal], with_values: bool) -> Table:
+def _for_people(rows: pa.Table) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("time", "symbol", "name", "action"):
         table.add_column(title, no_wrap=True)
@@ -151,10 +224,7 @@ def _for_people(signals: Iterator[Signal], with_values: bool) -> Table:
     table.add_column("price", justify="right", no_wrap=True)
     table.add_column("conf", justify="right", no_wrap=True)
     table.add_column("")
-    if with_values:
-        table.add_column("values", overflow="fold")
-    for signal in signals:
-        values = ", ".join(f"{name} = {_number(value)}" for name, value in signal.values.items())
+    for signal in _signals(rows):
         cells = [
             local_time(signal.bar_end),
             signal.symbol,
@@ -165,11 +235,6 @@ def _for_people(signals: Iterator[Signal], with_values: bool) -> Table:
             f"{signal.price:.2f}",
             f"{signal.confidence:.2f}",
             tags(signal),
-            *([values] if with_values else []),
         ]
         table.add_row(*(Text(cell) for cell in cells), style=action_style(signal.action))
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"

@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 
-from data.errors import StoreOriginError, UnknownSymbolError
+from data.errors import StaleDataError, StoreOriginError, UnknownSymbolError, UsageError
 from data.history import SignalHistory
 from data.schema import SIGNAL
 from data.signal import Signal
@@ -70,10 +74,96 @@ def test_json_is_newest_first_in_utc_and_as_it_was_published(store: Path) -> Non
         (["--action", "buy"], ["600519.SH"]),
         (["--strategy", "rsi"], ["000001.SZ"]),
         (["--limit", "1"], ["430047.BJ"]),
+        (["--since", "2025-05-26T15:00:01"], ["430047.BJ", "600519.SH"]),
+        (["--since", "2025-05-26 15:00", "--until", "2025-05-26T07:00Z"], ["000001.SZ", "600519.SH"]),
+        (["--until", "2025-05-26T14:59"], []),
+        (["--frame", "1m"], []),
+        (["--frame", "1d", "--min-confidence", "0.9"], []),
+        (["--developing"], []),
+        (["--closed", "--limit", "1"], ["430047.BJ"]),
+        (["--epoch", "20200101T0000000000000000"], []),
     ],
 )
 def test_what_is_asked_for(store: Path, args: list[str], symbols: list[str]) -> None:
     assert [row["symbol"] for row in rows(signals(store, "--json", *args))] == symbols
+
+
+@pytest.mark.parametrize(
+    ("args", "symbols"),
+    [
+        (["--since", "today"], ["430047.BJ"]),
+        (["--since", "15:00"], ["430047.BJ"]),
+        (["--since", "15:01"], []),
+        (["--since", "-24h"], ["430047.BJ", "600519.SH"]),
+        (["--since", "-1d", "--until", "-30m"], ["600519.SH"]),
+    ],
+)
+def test_times_of_a_simulated_market_count_from_its_newest_signal(
+    tmp_path: Path, args: list[str], symbols: list[str]
+) -> None:
+    root = BarStore(tmp_path / "sim", origin="sim").root
+    SignalHistory(root / "signals").append([fired(0, "000001.SZ"), fired(1, "600519.SH"), fired(2, "430047.BJ")])
+    assert [row["symbol"] for row in rows(signals(root, "--json", *args))] == symbols
+
+
+def test_times_of_a_market_are_the_clocks(store: Path) -> None:
+    now = time.time_ns()
+    SignalHistory(store / "signals").append([replace(fired(0, "600000.SH"), bar_end=now)])
+    assert [row["symbol"] for row in rows(signals(store, "--json", "--since", "-1h"))] == ["600000.SH"]
+
+
+def test_a_place_gives_what_was_published_after_it(store: Path) -> None:
+    history = SignalHistory(store / "signals")
+    epoch = rows(signals(store, "--json"))[0]["epoch"]
+    history.append([fired(-5, "000002.SZ")])
+    got = rows(signals(store, "--json", "--since", f"{epoch}:3"))
+    assert [row["symbol"] for row in got] == ["430047.BJ", "000002.SZ"]
+    history.compact()
+    assert rows(signals(store, "--json", "--since", f"{epoch}:3")) == got
+    assert [row["symbol"] for row in rows(signals(store, "--json", "--epoch", history.epoch))] == ["000002.SZ"]
+    with pytest.raises(StaleDataError, match=f"{epoch}:9") as raised:
+        signals(store, "--since", f"{epoch}:9")
+    assert raised.value.exit_code == 3
+
+
+def test_what_was_taken_back(store: Path) -> None:
+    (first, _), *_ = [SignalHistory(store / "signals").append([fired(7, "600519.SH"), fired(7, "000001.SZ")])]
+    SignalHistory(store / "signals").append([replace(first, revision=1, revokes=first.id)])
+    day = ["--since", "2025-06-02", "--json"]
+    assert [row["symbol"] for row in rows(signals(store, *day, "--standing"))] == ["000001.SZ"]
+    taken_back = rows(signals(store, *day, "--revoked"))
+    assert [row["revokes"] for row in taken_back] == [first.id, None]
+    assert "revoked" in signals(store, "--revoked").stdout
+
+
+def test_a_symbol_by_its_name(store: Path) -> None:
+    day = np.array([20_000]).astype("datetime64[D]")
+    names = pa.table({"symbol": ["600519.SH"], "day": day, "name": ["贵州茅台"]})
+    BarStore(store).append_names(names)
+    assert {row["symbol"] for row in rows(signals(store, "--json", "--symbol", "茅台"))} == {"600519.SH"}
+    with pytest.raises(UsageError, match="五粮液"):
+        signals(store, "--symbol", "五粮液")
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_damaged_file_is_reported_and_the_others_answer(store: Path, compacted: bool) -> None:
+    if compacted:
+        SignalHistory(store / "signals").append([fired(0, "600000.SH")])
+        SignalHistory(store / "signals").compact()
+    damaged = min((store / "signals").glob("*.parquet"))
+
+    def left(*args: str) -> list[str]:
+        result = CliRunner().invoke(cli, ["signals", "--store", str(store), *args, "--json"], standalone_mode=False)
+        assert (result.return_value, result.stderr.count(damaged.name)) == (1, 1), result.stderr
+        return [row["symbol"] for row in rows(result)]
+
+    content = bytearray(damaged.read_bytes())
+    for place in range(100, 3000, 100):  # in every column
+        content[place] ^= 255
+    damaged.write_bytes(content)
+    assert left() == left("--standing") == left("--action", "SELL", "--action", "ALERT") == ["430047.BJ", "600519.SH"]
+    damaged.write_bytes(b"nothing")
+    assert left() == left("--closed") == ["430047.BJ", "600519.SH"]
 
 
 def test_the_table_has_times_in_shanghai_and_columns_that_stand_under_each_other(store: Path) -> None:
@@ -95,6 +185,21 @@ def test_the_table_has_times_in_shanghai_and_columns_that_stand_under_each_other
 
 def test_verbose_shows_the_values(store: Path) -> None:
     assert "MACD(12,26,9).macd = 1.25, RSI(14) = -" in signals(store, "-v").stdout
+
+
+def test_verbose_shows_the_stages(store: Path) -> None:
+    ms = 10**6
+    received = CLOSE + 3_400 * ms
+    stamps = {"quote_ns": CLOSE + 3_000 * ms, "received_ns": received, "bar_closed_ns": received + 2 * ms}
+    stamps |= {"scanned_ns": received + 32 * ms}
+    history = SignalHistory(store / "signals", clock=lambda: received + 40 * ms)
+    (stored,) = history.append([fired(0, "600000.SH", **stamps)])
+    text = signals(store, "-v", "--symbol", "600000").stdout
+    assert "quote 2025-05-26 15:00:03.000, received 2025-05-26 15:00:03.400" in text
+    for part in ("quote age 400.0 ms", "fold 2.0 ms", "scan 30.0 ms", "publish 8.0 ms", "quote to signal 40.0 ms"):
+        assert part in text
+    assert f"{stored.epoch}:{stored.seq}  {stored.id}" in text
+    assert "stored bars" in signals(store, "-v", "--symbol", "430047").stdout
 
 
 def test_red_is_up_and_green_is_down(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +257,9 @@ def test_an_empty_history(tmp_path: Path) -> None:
         (["--json", "--format", "csv"], "contradict"),
         (["--since", "2025-05-27", "--until", "2025-05-26"], "before"),
         (["--since", "yesterday"], "yesterday"),
+        (["--since", "2025-02-30"], "2025-02-30"),
+        (["--since", "25:00"], "25:00"),
+        (["--until", "20250526T070000123456a3f1:12"], "20250526T"),
         (["--limit", "0"], "0"),
         (["--action", "HOLD"], "HOLD"),
     ],
