@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 from data.calendar import DAY, bar_ends, local_day
 from data.schema import BAR, FLAG_INCOMPLETE
 from data.store import BarStore
+from jobs.readiness import Grid
 
 Ends = npt.NDArray[np.int64]
+_KEY = ["symbol", "bar_end", "revision"]
 
 
 def expected_ends(frame: str, upto: int, n_bars: int, has_session: Callable[[int], bool]) -> Ends:
@@ -48,51 +50,42 @@ def whole_bars(store: BarStore, frame: str, symbols: Sequence[str], after: int, 
     if not store.files(frame):
         return np.zeros(len(symbols), dtype=np.int64), np.zeros(len(symbols), dtype=np.int64)
     table = store.table(frame, after=after, upto=upto, columns=["symbol", "bar_end", "revision", "flags"])
-    place = pc.index_in(table["symbol"].cast(pa.string()), value_set=pa.array(symbols, pa.string())).fill_null(-1)
-    at, ends = place.to_numpy(), table["bar_end"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((table["revision"].to_numpy(), ends, at))
-    at, ends, flags = at[order], ends[order], table["flags"].to_numpy()[order]
-    last = np.ones(len(at), dtype=bool)
-    last[:-1] = (at[1:] != at[:-1]) | (ends[1:] != ends[:-1])
-    last &= at >= 0
-    incomplete = (flags & FLAG_INCOMPLETE) != 0
-    newest = np.zeros(len(symbols), dtype=np.int64)
-    np.maximum.at(newest, at[last & incomplete], ends[last & incomplete])
-    return np.bincount(at[last & ~incomplete], minlength=len(symbols)), newest
+    grid = Grid.of(table, symbols)
+    row = grid.newest(table["revision"].to_numpy())
+    lacks = (row >= 0) & (table["flags"].to_numpy() & FLAG_INCOMPLETE != 0)[row] if table.num_rows else row >= 0
+    newest = np.where(lacks, grid.ends, 0).max(axis=1, initial=0)
+    return np.count_nonzero((row >= 0) & ~lacks, axis=1), newest
 
 
 def lacking_bars(store: BarStore, frame: str, bars: pa.Table, upto: int) -> pa.Table:
     """Of fetched bars up to `upto` (UTC ns) those that are not stored; as a revision, those stored as incomplete."""
-    if bars.num_rows == 0:
+    bars = bars.filter(pc.less_equal(bars["bar_end"].cast(pa.int64()), upto)).cast(BAR)
+    if bars.num_rows == 0 or not store.files(frame):
         return bars
-    ends = bars["bar_end"].cast(pa.int64()).to_numpy()
-    names = bars["symbol"].cast(pa.string()).to_pylist()
-    known: dict[tuple[str, int], tuple[int, int, float, float | None]] = {}
-    if store.files(frame):
-        columns = ["symbol", "bar_end", "revision", "flags", "volume", "amount"]
-        stored = store.table(
-            frame, after=int(ends.min()) - 1, upto=int(ends.max()), symbols=sorted(set(names)), columns=columns
-        )
-        rows = zip(
-            stored["symbol"].cast(pa.string()).to_pylist(),
-            stored["bar_end"].cast(pa.int64()).to_pylist(),
-            *(stored[name].to_pylist() for name in columns[2:]),
-            strict=True,
-        )
-        for symbol, end, *about in sorted(rows, key=lambda row: row[2]):
-            known[symbol, end] = tuple(about)
-    revision = np.zeros(len(names), dtype=np.int32)
-    amount: list[float | None] = bars["amount"].to_pylist()
-    wanted = ends <= upto
-    volume = bars["volume"].to_pylist()
-    for row, key in enumerate(zip(names, ends.tolist(), strict=True)):
-        if key in known:
-            last, flags, had, worth = known[key]
-            wanted[row] &= bool(flags & FLAG_INCOMPLETE)
-            revision[row] = last + 1
-            # Endpoints have no amounts; where no trade was missing after all, ours is right.
-            amount[row] = worth if had == volume[row] else None
-    table = bars.cast(BAR)
-    for name, values in (("revision", pa.array(revision)), ("amount", pa.array(amount, pa.float64()))):
-        table = table.set_column(table.schema.get_field_index(name), BAR.field(name), values)
-    return table.filter(pa.array(wanted))
+    span = pc.min_max(bars["bar_end"].cast(pa.int64())).as_py()
+    symbols = bars["symbol"].cast(pa.string()).unique().to_pylist()
+    stored = store.table(
+        frame, after=span["min"] - 1, upto=span["max"], symbols=symbols, columns=[*_KEY, "flags", "volume", "amount"]
+    )
+    both = Grid.of(pa.concat_tables([stored.select(_KEY), bars.select(_KEY)]), symbols)
+    n = stored.num_rows
+    known = Grid(both.cell[:n], both.ends, both.shape)
+    row = known.newest(stored["revision"].to_numpy()).ravel()[both.cell[n:]]
+    if n == 0:
+        return bars
+    there = row >= 0
+    flags, last, volume, amount = (_numbers(stored[name])[row] for name in ("flags", "revision", "volume", "amount"))
+    revision = np.where(there, last + 1, 0).astype(np.int32)
+    # Endpoints have no amounts; where no trade was missing after all, ours is right.
+    own = _numbers(bars["amount"])
+    amount = np.where(there, np.where(volume == _numbers(bars["volume"]), amount, np.nan), own)
+    arrays = {"revision": pa.array(revision), "amount": pa.array(amount, pa.float64(), mask=np.isnan(amount))}
+    for name, values in arrays.items():
+        bars = bars.set_column(bars.schema.get_field_index(name), BAR.field(name), values)
+    return bars.filter(pa.array(~there | (flags.astype(np.int64) & FLAG_INCOMPLETE != 0)))
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Numbers, NaN for null."""
+    numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    return numbers

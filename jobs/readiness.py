@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,18 +37,51 @@ def warm_ups(plan: Plan, history_bars: int | None) -> dict[str, int]:
     return found
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Where rows of bars stand in a grid of (symbols, bar ends): `cell` of each row, -1 for strangers' rows."""
+
+    cell: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    """The distinct bar ends (UTC ns), in no order."""
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, table: pa.Table, symbols: Sequence[str]) -> Self:
+        """Of a table with the columns symbol, a dictionary, and bar_end. Nothing is sorted: rows are millions."""
+        known = pa.array(symbols, pa.string())
+        place = np.empty(table.num_rows, dtype=np.int64)
+        at = 0
+        for chunk in table["symbol"].chunks:
+            of_code = pc.index_in(chunk.dictionary.cast(pa.string()), value_set=known).fill_null(-1).to_numpy()
+            place[at : at + len(chunk)] = of_code[chunk.indices.to_numpy()] if len(of_code) else -1
+            at += len(chunk)
+        column = table["bar_end"].cast(pa.int64()).combine_chunks().dictionary_encode()
+        ends = column.dictionary.to_numpy()
+        cell = np.where(place < 0, -1, place * len(ends) + column.indices.to_numpy())
+        return cls(cell, ends, (len(symbols), len(ends)))
+
+    def newest(self, revision: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+        """(symbols, bar ends) which row has the highest revision there; -1 for none."""
+        rows = np.flatnonzero(self.cell >= 0)
+        if revision.any():
+            rows = rows[np.argsort(revision[rows], kind="stable")]
+        found = np.full(self.shape[0] * self.shape[1], -1, dtype=np.intp)
+        found[self.cell[rows]] = rows
+        return found.reshape(self.shape)
+
+
 def bars_had(
     store: BarStore, frame: str, symbols: Sequence[str], *, after: int | None = None, upto: int | None = None
 ) -> npt.NDArray[np.int64]:
     """(symbols,) how many bars of a frame each has with `after` < bar_end <= `upto` (UTC ns), revisions once."""
-    had = np.zeros(len(symbols), dtype=np.int64)
     if not store.files(frame):
-        return had
-    table = store.table(frame, after=after, upto=upto, columns=["symbol", "bar_end"])
-    place = pc.index_in(table["symbol"].cast(pa.string()), value_set=pa.array(symbols, pa.string())).fill_null(-1)
-    keys = np.stack([place.to_numpy(), table["bar_end"].cast(pa.int64()).to_numpy()])
-    own = np.unique(keys[:, keys[0] >= 0], axis=1)[0] if table.num_rows else np.zeros(0, dtype=np.int64)
-    return had + np.bincount(own, minlength=len(symbols))
+        return np.zeros(len(symbols), dtype=np.int64)
+    grid = Grid.of(store.table(frame, after=after, upto=upto, columns=["symbol", "bar_end"]), symbols)
+    had = np.zeros(grid.shape, dtype=bool)
+    had.ravel()[grid.cell[grid.cell >= 0]] = True
+    counts: npt.NDArray[np.int64] = np.count_nonzero(had, axis=1)
+    return counts
 
 
 class Readiness:
