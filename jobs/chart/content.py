@@ -100,6 +100,8 @@ class Content:
     panes: tuple[Pane, ...] = ()
     marks: tuple[Mark, ...] = ()
     halts: tuple[Halt, ...] = ()
+    gaps: tuple[int, ...] = ()
+    """Places of bars that open beyond any limit, where no factor explains it: prices before are on another basis."""
     notes: tuple[str, ...] = ()
     """What whoever looks at the chart should know of it."""
 
@@ -133,16 +135,25 @@ class Content:
         """What one should know of the chart."""
         adjusted = ["prices forward-adjusted"] if self.adjusted else []
         anew = [] if all(mark.recorded for mark in self.marks) else ["hollow: computed anew"]
-        return [*adjusted, *anew, *self.notes]
+        gaps = ["prices change their basis where dashed: no factor is known"] if self.gaps else []
+        return [*adjusted, *gaps, *anew, *self.notes]
+
+    @property
+    def breaks(self) -> list[int]:
+        """Places of bars before which something is missing: sessions, or a factor."""
+        return sorted({*(halt.place for halt in self.halts), *self.gaps})
 
     @property
     def remarks(self) -> list[str]:
         """What is to be said of each bar, mostly nothing."""
         halted = {halt.place: f"after {halt.sessions} sessions without trade" for halt in self.halts}
+        gaps = dict.fromkeys(self.gaps, "on another price basis than before")
         limits = {1: "at limit up", -1: "at limit down"}
         return [
             " · ".join(
-                word for word in (limits.get(limit), "no trade" * idle, "incomplete" * less, halted.get(k)) if word
+                word
+                for word in (limits.get(limit), "no trade" * idle, "incomplete" * less, halted.get(k), gaps.get(k))
+                if word
             )
             for k, (limit, idle, less) in enumerate(
                 zip(self.at_limit.tolist(), self.idle.tolist(), self.incomplete.tolist(), strict=True)
@@ -215,7 +226,8 @@ class Content:
                 for mark in self.marks
             ],
             "halts": [{"before": self.labels[halt.place], "sessions": halt.sessions} for halt in self.halts],
-            "notes": list(self.notes),
+            "gaps": [self.labels[place] for place in self.gaps],
+            "notes": self.caveats,
         }
 
 

@@ -96,6 +96,9 @@ def make(
         SignalHistory(store.root / "signals"), symbol, frame, times, None if strategy is None else strategy.name
     )
     notes = []
+    newest_of_all = store.last_bar_end(frame, upto=until)
+    if newest_of_all is not None and newest_of_all > ends[-1]:
+        notes.append(f"no bar since, up to {local_time(newest_of_all)[: 10 if frame == '1d' else 16]}")
     if rule is not None:
         found += computed(
             rule, column(values[rule.when], packed.length), packed, int(times[0]), found, names=names, origin=origin
@@ -125,6 +128,7 @@ def make(
         tuple(panes),
         marks_of(found, times, to_scale[shown]),
         _halts(times, calendar),
+        tuple((np.flatnonzero(source.basis.gaps[first + 1 :, 0]) + 1).tolist()),
         tuple(notes),
     )
 

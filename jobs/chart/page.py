@@ -123,8 +123,8 @@ class _Drawing:
                 text = "  ·  ".join(words)
                 plot.add_layout(Title(text=text, text_color=look.faint, text_font_size="11px", **_PLAIN), "above")
         plot.add_layout(Title(text=content.heading, text_color=look.ink, text_font_size="16px"), "above")
-        for halt in content.halts:
-            plot.add_layout(Span(location=halt.place - 0.5, dimension="height", line_dash="dashed", **self.edge()))
+        for place in content.breaks:
+            plot.add_layout(Span(location=place - 0.5, dimension="height", line_dash="dashed", **self.edge()))
         self.add(plot, Segment(x0="x", y0="high", x1="x", y1="low", line_color="color"))
         # A body without height is a dash.
         self.add(plot, Segment(x0="left", y0="close", x1="right", y1="close", line_color="color"))

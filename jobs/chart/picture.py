@@ -82,8 +82,8 @@ def _candles(ax: Axes, content: Content, look: Look) -> None:
     bottom, height = np.minimum(p["open"], p["close"]), np.abs(p["close"] - p["open"])
     ax.use_sticky_edges = False  # bodies need room below
     ax.bar(x, height, 0.7, bottom=bottom, color=colors.tolist(), edgecolor=colors.tolist(), linewidth=0.7)
-    for halt in content.halts:
-        ax.axvline(halt.place - 0.5, color=look.even, linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.8)
+    for place in content.breaks:
+        ax.axvline(place - 0.5, color=look.even, linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.8)
 
 
 def _marks(ax: Axes, content: Content, look: Look) -> None:
@@ -132,7 +132,7 @@ def _dress(ax: Axes, look: Look) -> None:
 def _times(ax: Axes, content: Content) -> None:
     """Some bars' times below the last part: bars stand beside each other, whatever time lies between."""
     n = len(content)
-    step = max(1, -(-n // 7))
+    step = -(-max(n, LEAST_SHOWN) // 7)
     places = list(range(n - 1, -1, -step))[::-1]
     labels = content.labels
     ax.xaxis.set_major_locator(FixedLocator(places))

@@ -85,9 +85,9 @@ def _prices(content: Content, look: Look, rows: int, step: int, *, colored: bool
     span = (high - low) or high * 0.01 or 1.0
     halves = {name: np.rint((values - low) / span * (2 * rows - 1)).astype(int) for name, values in p.items()}
     grid: Grid = [[Cell()] * (len(content) * step) for _ in range(rows)]
-    for halt in content.halts:
+    for place in content.breaks:
         for line in grid:
-            line[max(halt.place * step - 1, 0)] = Cell("┆", look.even)
+            line[max(place * step - 1, 0)] = Cell("┆", look.even)
     for place, overlay in enumerate(content.overlays):
         at = (overlay.values - low) / span * (rows - 1)
         for k in np.flatnonzero((at > -0.5) & (at < rows - 0.5)).tolist():

@@ -1,6 +1,7 @@
 """What a chart holds."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from data.calendar import TradingCalendar
 from data.errors import ExpressionError, StaleDataError, UsageError
+from data.factors import FactorStore, read_factors
 from data.history import SignalHistory
+from data.importers import import_files
 from data.signal import Signal
 from data.store import BarStore
 from jobs.chart.making import make
@@ -139,6 +144,51 @@ def test_prices_stand_on_the_newest_basis_over_an_ex_date(
     before = make(store, "600000.SH", "1d", [], engine, bars=10, until=int(ends[2]))
     assert not before.adjusted
     assert before.prices["close"][-1] == 20.0
+
+
+def test_a_gap_that_no_factor_explains_is_told_and_one_that_a_factor_does_is_mended(
+    store_of: MakeStore, daily: Daily, sessions: list[Any], engine: Engine, tmp_path: Path
+) -> None:
+    prices = [(20.0, 21, 19, 20.0)] * 3 + [(10.0, 10.5, 9.5, 10.2)] * 3
+    store = store_of(daily("600000.SH", sessions[:6], prices))
+    content = make(store, "600000.SH", "1d", [], engine)
+    assert (content.gaps, content.breaks, content.adjusted) == ((3,), [3], False)
+    assert "on another price basis" in content.remarks[3]
+    assert "no factor is known" in content.subtitle
+    assert make(store, "600000.SH", "1d", [], engine, bars=3).gaps == ()  # before what is shown
+    factors = tmp_path / "factors.csv"
+    factors.write_text(f"symbol,day,factor\n600000,{sessions[3]},0.5\n")
+    FactorStore(store.root).append(read_factors(factors)[0])
+    content = make(store, "600000.SH", "1d", [], engine)
+    assert (content.gaps, content.adjusted) == ((), True)
+    np.testing.assert_allclose(content.prices["close"], [10, 10, 10, 10.2, 10.2, 10.2])
+
+
+def test_an_ex_date_of_a_real_market(market: Path, tmp_path: Path, engine: Engine) -> None:
+    rows = pq.read_table(market / "ashare_daily_2020_2025.parquet", filters=[("symbol", "==", "001380.SZ")])
+    pq.write_table(rows, tmp_path / "bars.parquet")
+    store = BarStore(tmp_path / "market", origin="market")
+    import_files([tmp_path / "bars.parquet"], store, TradingCalendar(), now=time.time_ns())
+    content = make(store, "001380.SZ", "1d", wanted(["SMA(5)"]), engine, bars=30)
+    (gap,) = content.gaps
+    assert content.labels[gap] == "2025-05-20"
+    factors = tmp_path / "factors.csv"
+    factors.write_text("symbol,day,factor\n001380,2025-05-20,0.6739\n")
+    FactorStore(store.root).append(read_factors(factors)[0])
+    mended = make(store, "001380.SZ", "1d", wanted(["SMA(5)"]), engine, bars=30)
+    assert mended.gaps == ()
+    np.testing.assert_allclose(mended.prices["close"][:gap], 0.6739 * content.raw_close[:gap])
+    np.testing.assert_allclose(mended.prices["close"][gap:], content.raw_close[gap:])
+    average = np.convolve(mended.prices["close"], np.ones(5) / 5, "valid")
+    np.testing.assert_allclose(mended.overlays[0].values[4:], average)
+
+
+def test_a_stock_that_trades_no_more_says_so(
+    store_of: MakeStore, daily: Daily, sessions: list[Any], engine: Engine
+) -> None:
+    store = store_of(daily("600000.SH", sessions[:3], [FLAT] * 3), daily("600001.SH", sessions[:9], [FLAT] * 9))
+    assert f"no bar since, up to {sessions[8]}" in make(store, "600000.SH", "1d", [], engine).subtitle
+    assert "no bar since" not in make(store, "600001.SH", "1d", [], engine).subtitle
 
 
 def test_a_suspended_stock_has_no_bar_and_its_halt_is_told(
