@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from data.errors import UsageError
 from data.history import SignalHistory
+from data.schema import FRAMES
 from data.settings import Settings
 from data.signal import from_table
 from data.store import BarStore
@@ -70,7 +71,7 @@ class Page:
         """The chart of a `symbol`: what BokehJS embeds. `indicators`: expressions, divided by commas."""
         _only(query, "symbol", "frame", "indicators", "colors", "theme")
         symbol = canonical(query.get("symbol", ""))
-        frame = query.get("frame") or (await self._stored_frames() or ["1d"])[0]
+        frame = _among("frame", query.get("frame") or (await self._stored_frames() or ["1d"])[0], FRAMES)
         colors = cast(Colors, _among("colors", query.get("colors", "cn"), COLORS))
         theme = cast(Theme, _among("theme", query.get("theme", "light"), THEMES))
         async with self._drawing:

@@ -1,12 +1,13 @@
 // /ws/signals: connects, comes back by itself, and goes on where it was.
 
-import { token } from "./session.js";
+import { askForToken, token } from "./session.js";
 
 const PROTOCOL = "mystocks-scan.v1";
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
 const PING_EVERY_MS = 10_000;
 const SILENT_MS = 25_000;
+const UNAUTHORISED = 4401;
 
 /** Calls `onSignals(list)` with what is published after `place` ({epoch, seq}), `onState({open, since, again})` when the
  * connection opens or is lost (times in ms), and `onGap(reason)` where something cannot be had any more. */
@@ -45,8 +46,8 @@ export class SignalStream {
       this.#heardAt = Date.now();
       this.#take(JSON.parse(event.data));
     };
-    socket.onclose = () => {
-      if (this.#socket === socket) this.#lose();
+    socket.onclose = ({ code }) => {
+      if (this.#socket === socket) this.#lose(code);
     };
   }
 
@@ -62,13 +63,14 @@ export class SignalStream {
     if (type === "error") console.warn(`/ws/signals: ${data.reason}`);
   }
 
-  #lose() {
+  #lose(code) {
     this.#socket = null;
     this.#lostAt ??= Date.now();
     const wait = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt) * (0.5 + Math.random() / 2);
     this.#attempt += 1;
     this.onState({ open: false, since: this.#lostAt, again: Date.now() + wait });
-    this.#timer = setTimeout(() => this.#connect(), wait);
+    if (code === UNAUTHORISED) askForToken().then(() => this.#hurry());
+    else this.#timer = setTimeout(() => this.#connect(), wait);
   }
 
   #hurry() {

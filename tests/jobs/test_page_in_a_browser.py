@@ -27,9 +27,11 @@ from jobs.overview import Overview
 from jobs.page import Page as Questions
 from jobs.simulated import DAILY_BARS, make_history
 from jobs.stages.serving import Serving
+from streaming.access import Access
 from streaming.bus import SIGNALS, EventBus
 from streaming.page import page_routes
 from streaming.server import SignalServer
+from streaming.tokens import Tokens, add, remove
 
 T = TypeVar("T")
 CHROMIUM = shutil.which("chromium")
@@ -87,7 +89,7 @@ class Site:
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
-    def start(self) -> None:
+    def start(self, access: Access | None = None) -> None:
         async def begin() -> None:
             self.bus = EventBus()
             page = Questions(
@@ -100,6 +102,7 @@ class Site:
                 replay=self.history.since,
                 routes=page.routes(),
                 open_routes=page_routes(),
+                access=access,
             )
             self.server.begin(*self.history.place())
             await self.server.start()
@@ -382,6 +385,41 @@ def test_colours_are_switched_and_remembered(reader: Reader) -> None:
     assert color() != red
     reader.page.reload()
     expect(reader.page.locator("#colors")).to_have_text("green up")
+
+
+def test_a_token_is_asked_for_once_where_one_is_needed_and_again_when_it_is_revoked(
+    reader: Reader, tmp_path: Path
+) -> None:
+    page, site = reader.page, reader.site
+    path = tmp_path / "tokens.json"
+    (_, first), (_, second) = add(path, "first"), add(path, "second")
+    site.stop()
+    site.start(Access(Tokens(path), required=True))
+    page.reload()
+    token = page.locator("#ask-token")
+    token.fill("mss_wrong")
+    token.press("Enter")
+    expect(page.locator("#ask-why")).to_be_visible()
+    token.fill(first)
+    token.press("Enter")
+    expect(page.locator("#link")).to_have_text("live")
+    page.reload()
+    expect(page.locator("#link")).to_have_text("live")
+    expect(token).to_be_hidden()
+    (signal,) = site.publish({})
+    expect(reader.row(signal)).to_be_visible()
+    remove(path, "first")
+    expect(token).to_be_visible()
+    missed = site.publish({}, {})
+    token.fill(second)
+    token.press("Enter")
+    expect(page.locator("#link")).to_have_text("live")
+    expect(reader.row(missed[1])).to_be_visible()
+    assert reader.ids()[:3] == [one.id for one in (missed[1], missed[0], signal)]
+    site.stop()
+    site.start()
+    expected = ("WebSocket connection to", "Failed to load resource: ")
+    reader.wrong[:] = [text for text in reader.wrong if not text.startswith(expected)]
 
 
 def test_the_policy_lets_in_nothing_from_elsewhere_and_nothing_inline(reader: Reader) -> None:
