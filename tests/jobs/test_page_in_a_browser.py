@@ -418,6 +418,8 @@ def test_a_token_is_asked_for_once_where_one_is_needed_and_again_when_it_is_revo
     assert reader.ids()[:3] == [one.id for one in (missed[1], missed[0], signal)]
     site.stop()
     site.start()
+    page.reload()
+    expect(page.locator("#link")).to_have_text("live")
     expected = ("WebSocket connection to", "Failed to load resource: ")
     reader.wrong[:] = [text for text in reader.wrong if not text.startswith(expected)]
 
