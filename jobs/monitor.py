@@ -16,6 +16,7 @@ from data.settings import Settings
 from data.store import BarStore
 from jobs.figures import Figures
 from jobs.health import Check, check_feed, check_scan, check_store, check_strategies
+from jobs.notify import notify
 from jobs.scanning import MarketScan
 from jobs.stages.feeding import Feeding
 from jobs.stages.scanning import Scanning
@@ -81,10 +82,12 @@ class Monitor:
         self._scans, self._loaded = scans, sum(len(scan.strategies) for scan in scans)
         metrics.build.labels(version("mystocks-scan"), self._settings.run.role).set(1)
         tasks = [asyncio.create_task(self._measure_lag()), asyncio.create_task(self._look())]
+        notify("READY=1")
         try:
             with metrics.read_by(self._read):
                 yield
         finally:
+            notify("STOPPING=1")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -153,11 +156,13 @@ class Monitor:
             due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
             metrics.loop_lag.observe(max(0.0, loop.time() - due))
+            notify("WATCHDOG=1")
 
     async def _look(self) -> None:
         while True:
             try:
-                await self.checks()
+                failed = [f"{name}: {check.why}" for name, check in (await self.checks()).items() if not check.ok]
+                notify(f"STATUS={'; '.join(failed) or 'ready'}")
                 if isinstance(self._cluster, DaskCluster):
                     self._figures.cluster(await asyncio.to_thread(self._cluster.figures))
             except Exception:

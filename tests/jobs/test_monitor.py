@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from jobs.health import Check, check_store
 from jobs.live import LiveService
 from jobs.metering import meter
 from jobs.monitor import Monitor
+from jobs.notify import notify
 from jobs.routes import open_routes, routes
 from jobs.scanning import MarketScan
 from jobs.simulated import make_history
@@ -153,3 +156,35 @@ def test_quotes_are_due_while_the_exchange_trades(live: bool, clock: str, due: b
     ns = int(np.datetime64(clock, "ns").astype(np.int64)) - 8 * 3600 * 10**9
     monitor = Monitor(Settings(), BarStore(tmp_path / "s", origin="x"), live=live, clock=lambda: ns)
     assert monitor.due is due
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_a_service_manager_is_told(abstract: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.monitor.TICK_S", 0.01)
+    place = f"@mystocks-{tmp_path.name}-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    monitor = Monitor(Settings(), BarStore(tmp_path / "sim", origin="sim"), live=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(place.replace("@", "\0"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", place)
+
+        async def run() -> list[bytes]:
+            loop = asyncio.get_running_loop()
+            told = []
+            async with monitor.at_work(EventBus()):
+                while len(told) < 3:
+                    told.append(await loop.sock_recv(manager, 4096))
+            while told[-1] != b"STOPPING=1":
+                told.append(await loop.sock_recv(manager, 4096))
+            return told
+
+        told = asyncio.run(run())
+    assert told[0] == b"READY=1"
+    assert {b"WATCHDOG=1", b"STATUS=ready"} <= set(told)
+
+
+def test_without_a_service_manager_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notify("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    notify("READY=1")
