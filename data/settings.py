@@ -143,6 +143,12 @@ class ChartSettings(Section):
     colors: Literal["cn", "western"] = Field("cn", description="cn: red is up; western: green is")
 
 
+class WatchSettings(Section):
+    """A subscriber on a terminal."""
+
+    token: SecretStr | None = Field(None, description="what it shows where the service asks for a token")
+
+
 class BusSettings(Section):
     """Where the stages of the live service meet."""
 
@@ -205,7 +211,7 @@ class InfluxSettings(Section):
     drain_s: float = Field(5.0, ge=0, le=60, description="how long the end waits for what is not written")
 
 
-SECRET = frozenset({"alerts", "influx"})
+SECRET = frozenset({"alerts", "influx", "watch"})
 """Sections of which no value stands in an error: it may be a secret, or a secret in the wrong place."""
 
 
@@ -225,6 +231,7 @@ class Settings(BaseSettings):
     scan: ScanSettings = ScanSettings()
     feed: FeedSettings = FeedSettings()
     serve: ServeSettings = ServeSettings()
+    watch: WatchSettings = WatchSettings()
     chart: ChartSettings = ChartSettings()
     bus: BusSettings = BusSettings()
     run: RunSettings = RunSettings()

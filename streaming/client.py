@@ -4,20 +4,41 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from ipaddress import ip_address
 from ssl import SSLCertVerificationError, SSLContext
 from typing import Any, Literal
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
 from data.errors import FeedError, UsageError
+from streaming.closing import Close
 from streaming.filter import Filter
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 OPEN_TIMEOUT_S = 10.0
+
+_TOKEN = "'mystocks-scan token new' makes one where the service runs"
+REFUSED: Mapping[int, str] = {
+    401: f"it needs a token, or does not know the one it was shown: {_TOKEN}",
+    403: "it refuses this origin: the setting serve.origins there allows it",
+    404: "nothing is there: signals are at /ws/signals of the host and port that 'mystocks-scan run' says",
+    421: "without a token it is reached by its address or as localhost alone",
+}
+"""The status of HTTP that no retry can mend, in words."""
+RETRIED = frozenset({408, 429})
+"""Those below 500 that one can."""
+CLOSED: Mapping[int, str] = {
+    1001: "the service stops",
+    1009: "what was said is too long: ask for fewer symbols",
+    1011: "the service failed, and its log has the reason",
+    Close.SLOW: "too much was left unread: ask for less, or read sooner",
+    Close.GAP: "the service has lost signals that came next",
+    Close.TOO_MANY: "it was said too much, or there are too many connections from here",
+}
+"""The code of a close after which coming back helps, in words."""
 
 log = logging.getLogger(__name__)
 _library_log = logging.getLogger(f"{__name__}.websockets")
@@ -32,16 +53,18 @@ async def signals(
     token: str | None = None,
     ssl: SSLContext | None = None,
     reconnect: bool = True,
+    on_place: Callable[[str, int], None] = lambda epoch, seq: None,
     backoff_s: tuple[float, float] = (0.5, 30.0),
     notice: Callable[[str], None] = log.warning,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Signals as they are published, each a dict as `Signal.to_dict` gives it; without end while it reconnects.
 
-    `since`: the (epoch, seq) of the last signal seen; what followed comes first. `token`: who asks. `ssl`: whom to
+    `since`: the (epoch, seq) of the last signal seen; what followed comes first. `on_place` is told where to go on from
+    when the signals up to there have been taken, also where none of them was wanted. `token`: who asks. `ssl`: whom to
     believe, for wss://; by default the authorities of the system. `backoff_s`: the first and the longest wait before
     connecting again, doubled each time and shortened at random. `notice` is told of lost connections and of gaps.
     Raises UsageError where the URL or the filter is refused, FeedError where there is nothing of the kind at the URL,
-    its certificate is not believed or, without `reconnect`, when the connection is lost.
+    the token or its certificate is not believed or, without `reconnect`, when the connection is lost.
     """
     request = {"type": "subscribe", **(filters or Filter()).to_dict()}
     proxy: Literal[True] | None = (
@@ -77,12 +100,19 @@ async def signals(
                             yield signal
                     if kind in ("subscribed", "signals"):
                         place = message["epoch"], message["seq"]
-                reason = "the server closed the connection"
+                        on_place(*place)
+                reason = _why(connection.close_code)
         except InvalidStatus as error:
             status = error.response.status_code
-            if 400 <= status < 500:
-                raise FeedError(f"there are no signals at {url}: it answers {status}") from error
             reason = f"it answers {status}"
+            if 400 <= status < 500 and status not in RETRIED:
+                words = f": {REFUSED[status]}" if status in REFUSED else ""
+                raise FeedError(f"there are no signals at {url}: {reason}{words}") from error
+        except ConnectionClosed as error:
+            code = None if error.rcvd is None else error.rcvd.code
+            if code == Close.UNAUTHORISED:
+                raise FeedError(f"{url}: the token is not known there, or no longer: {_TOKEN}") from error
+            reason = _why(code)
         except SSLCertVerificationError as error:
             raise FeedError(f"{url}: its certificate is not believed: {error.verify_message}") from error
         except (OSError, WebSocketException) as error:
@@ -94,6 +124,13 @@ async def signals(
         attempt += 1
         notice(f"{url}: {reason}; connecting again in {delay:.1f} s")
         await asyncio.sleep(delay)
+
+
+def _why(code: int | None) -> str:
+    """Why a connection ended, by the code that the server closed it with."""
+    if code is None:
+        return "the connection was lost"
+    return CLOSED.get(code, f"the service closed the connection ({code})")
 
 
 def _parsed(text: str | bytes, url: str) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _asked(store: BarStore, given: dict[str, Any], form: str, limit: int | None)
         after=after,
         upto=upto,
         behind=None if place is None else (place.epoch, place.seq),
-        symbols=symbols_of(given["symbols"], store) or None,
+        symbols=symbols_of(given["symbols"], lambda: store) or None,
         strategies=given["strategies"] or None,
         actions=given["actions"] or None,
         frames=given["frames"] or None,

@@ -185,7 +185,7 @@ def test_without_reconnecting_the_loss_is_an_error(tmp_path: Path) -> None:
         async with serving(history) as server:
             following = Following(server.url, reconnect=False)
             await subscribers(server, 1)
-        with pytest.raises(FeedError, match="closed"):
+        with pytest.raises(FeedError, match="stops"):
             await following.until(1)
         with pytest.raises(FeedError, match=str(server.port)):
             await first(server.url, reconnect=False)
