@@ -1,6 +1,6 @@
 // /ws/signals: connects, comes back by itself, and goes on where it was.
 
-import { askForToken, token } from "./session.js";
+import { refused, token } from "./session.js";
 
 const PROTOCOL = "mystocks-scan.v1";
 const FIRST_WAIT_MS = 500;
@@ -47,7 +47,7 @@ export class SignalStream {
       this.#take(JSON.parse(event.data));
     };
     socket.onclose = ({ code }) => {
-      if (this.#socket === socket) this.#lose(code);
+      if (this.#socket === socket) this.#lose(code, known);
     };
   }
 
@@ -63,13 +63,13 @@ export class SignalStream {
     if (type === "error") console.warn(`/ws/signals: ${data.reason}`);
   }
 
-  #lose(code) {
+  #lose(code, known) {
     this.#socket = null;
     this.#lostAt ??= Date.now();
     const wait = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt) * (0.5 + Math.random() / 2);
     this.#attempt += 1;
     this.onState({ open: false, since: this.#lostAt, again: Date.now() + wait });
-    if (code === UNAUTHORISED) askForToken().then(() => this.#hurry());
+    if (code === UNAUTHORISED) refused(known).then(() => this.#hurry());
     else this.#timer = setTimeout(() => this.#connect(), wait);
   }
 

@@ -36,9 +36,8 @@ def provider(quote_age_s: float | None) -> ProviderStatus:
         "serves": 9,
         "frames": 5,
         "rows": 45,
-        "unread": 0,
     }
-    counts: dict[str, Any] = {"symbols_stale": 0, "reconnects": {"timeout": 2}, "dropped": {}, "said": "", "unread": {}}
+    counts: dict[str, Any] = {"symbols_stale": 0, "reconnects": {"timeout": 2}, "dropped": {}, "unread": {}, "said": ""}
     return ProviderStatus(name="sina", state="live", received_bytes=900, quote_age_s=quote_age_s, **about, **counts)
 
 
