@@ -22,8 +22,8 @@ from scanner.decide import Hit
 from scanner.engines.base import Engine
 from scanner.loading import StrategyRegistry
 from scanner.market import ScanResult, merge, to_signals
-from scanner.resident import ShardTask, split
 from scanner.scan import ShardAnswer, make_plan
+from scanner.tasks import ShardTask, split
 
 log = logging.getLogger(__name__)
 
@@ -138,19 +138,23 @@ class MarketScan:
         """Look again at closed bars of `bar_end`, of which the store now has the revisions in `batch`.
 
         What fires there and did not is published with the revision's number; what fired and does no more is revoked, by
-        a signal that names the first one's id. Shards read their bars again before the next scan.
+        a signal that names the first one's id. Shards change the bars that they keep; those that cannot read them again
+        before the next scan.
         """
         start = time.perf_counter()
-        self._revision = time.time_ns()
         revised = Revised.of(batch)
         everybody = tuple(symbol for shard in self.shards for symbol in shard)
         # Who ranks, or a strategy that sees the whole market, may be moved by anybody's bar.
         seen = everybody if self.plan.candidates else tuple(sorted(revised.numbers.keys() & set(everybody)))
-        shards = [seen] if seen and origin <= bar_end else []
-        answers = self._ask(shards, bar_end, origin, once=True)
+        answers: list[ShardAnswer] = []
+        if seen and origin <= bar_end:
+            before, self._revision = self._revision, time.time_ns()
+            answers = self._ask(self.shards, bar_end, origin, batch=batch, revises=before)
         if self.ready is not None:
             self.ready.take(self.store, self.frame, origin, None, None)
         result, _ = self._merge(answers, bar_end)
+        if not self.plan.candidates:
+            result = replace(result, hits=tuple(hit for hit in result.hits if hit.symbol in revised.numbers))
         result = replace(result, elapsed_s=time.perf_counter() - start)
         stamps = Stamps(quote_ns, received_ns, bar_closed_ns, time.time_ns())
         fired = self._fired(bar_end, result.hits)
@@ -178,7 +182,8 @@ class MarketScan:
         *,
         previous: int | None = None,
         batch: pa.Table | pa.RecordBatch | None = None,
-        once: bool,
+        once: bool = False,
+        revises: int | None = None,
     ) -> list[ShardAnswer]:
         self._trace += 1
         factors = FactorStore(self.store.root).imported
@@ -198,6 +203,7 @@ class MarketScan:
                 self._revision,
                 once,
                 factors,
+                revises,
             )
             for shard in shards
         ]

@@ -19,8 +19,9 @@ from data.store import ReadFile
 from scanner.cuda_cluster import RESOURCE, local_cuda_cluster
 from scanner.engines.base import ON_CPU, Engine, choose
 from scanner.engines.on_gpu import on_the_cpu
-from scanner.resident import ShardTask, run_shard
+from scanner.resident import run_shard
 from scanner.scan import ShardAnswer
+from scanner.tasks import ShardTask
 
 log = logging.getLogger(__name__)
 

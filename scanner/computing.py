@@ -18,8 +18,8 @@ from scanner.engines.base import ENGINES, Engine, choose
 from scanner.engines.report import watched
 from scanner.evaluate import evaluate, expressions_of
 from scanner.fields import FIELDS, Source, tail
-from scanner.resident import split
 from scanner.scan import base_terms
+from scanner.tasks import split
 from scanner.terms import Term, order
 
 DEADLINE_S = 600.0

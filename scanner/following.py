@@ -69,9 +69,14 @@ class Following:
             return
         self._running.advance(news.has, bar_end)
         if len(news.changed):
-            length = int(max(self._running.t.max() + 1, source.length))
-            bars = _Part(source, news.changed, length)
-            self._running.replace(news.changed, Running(self._program, bars, self._machine, self._engine))
+            self.open_anew(source, news.changed)
+
+    def open_anew(self, source: Source, columns: npt.NDArray[np.intp]) -> None:
+        """Open some symbols again over their bars, of which older ones have changed: places."""
+        self.source = source
+        length = int(max(self._running.t.max() + 1, source.length))
+        bars = _Part(source, columns, length)
+        self._running.replace(columns, Running(self._program, bars, self._machine, self._engine))
 
     def found(self, source: Source, current: Mask) -> Computed:
         """The plan's wanted terms at the newest bars, as `evaluate` gives them, and what its rules find."""

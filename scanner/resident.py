@@ -2,11 +2,8 @@
 
 import functools
 import logging
-import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,83 +25,16 @@ from scanner.engines.parquet import reader
 from scanner.fields import Source
 from scanner.following import Following, News
 from scanner.scan import Computed, Mask, Plan, ShardAnswer, evaluated, scan_shard
+from scanner.tasks import COLUMNS, ShardTask
 
 log = logging.getLogger(__name__)
 
 SPARE = 256
 """Rows that a shard holds ready for new bars."""
-COLUMNS = ("symbol", "bar_end", "revision", *FIELDS)
 DERIVED = (*(f"adjusted {name}" for name in PRICES), "reference", "gap")
 """Matrices of the basis."""
 MOST = 16
 """Shards that one process keeps."""
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard's part of one scan. All of it travels, so that any worker can do it, from the store if need be.
-
-    What is the same from scan to scan is pickled once, and unpickled once where it arrives.
-    """
-
-    root: str
-    frame: str
-    adjusted: str | None
-    symbols: tuple[str, ...]
-    origin: int
-    """UTC ns: the first bar end that indicators see."""
-    bar_end: int
-    engine: str
-    plan: Plan
-    previous: int | None = None
-    """The bar end before `bar_end`, if `batch` holds every bar after it."""
-    batch: pa.Table | pa.RecordBatch | None = None
-    """The bars of `bar_end`, which travel as an Arrow IPC stream; without it they are read from the store."""
-    trace: int = 0
-    revision: int = 0
-    """Another one than before where stored bars have changed, not only come."""
-    once: bool = False
-    """Whether nothing of what is read is kept: for bars that are still open, and for a look back at older ones."""
-    factors: str = ""
-    """Which imported factors count: `FactorStore.imported`."""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What makes two tasks meet the same resident bars."""
-        return self.root, self.frame, self.adjusted, self.symbols, self.factors
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        lasting = _pickled(self.root, self.frame, self.adjusted, self.symbols, self.engine, self.plan, self.factors)
-        bars = None if self.batch is None else _sent(self.batch)
-        changing = self.origin, self.bar_end, self.previous, bars, self.trace, self.revision, self.once
-        return _task, (lasting, *changing)
-
-
-@functools.lru_cache(maxsize=32)
-def _pickled(*lasting: object) -> bytes:
-    return pickle.dumps(lasting, protocol=5)
-
-
-@functools.lru_cache(maxsize=32)
-def _unpickled(lasting: bytes) -> tuple[Any, ...]:
-    found: tuple[Any, ...] = pickle.loads(lasting)
-    return found
-
-
-def _task(
-    lasting: bytes,
-    origin: int,
-    bar_end: int,
-    previous: int | None,
-    bars: bytes | None,
-    trace: int,
-    revision: int,
-    once: bool,
-) -> ShardTask:
-    batch = None if bars is None else pa.ipc.open_stream(bars).read_all()
-    root, frame, adjusted, symbols, engine, plan, factors = _unpickled(lasting)
-    about = (trace, revision, once, factors)
-    return ShardTask(root, frame, adjusted, symbols, origin, bar_end, engine, plan, previous, batch, *about)
 
 
 class Resident:
@@ -130,6 +60,8 @@ class Resident:
         """The plan's terms, from the second bar on: one scan alone computes less."""
         self.news: News | None = None
         """What came last, if `following` has not heard of it."""
+        self.revised = np.empty(0, dtype=np.intp)
+        """Symbols whose bars were changed, if `following` has not heard of it: places."""
 
     def advance(self, table: pa.Table, upto: int) -> None:
         """Take the bars of one later bar end, `upto`; other symbols' rows are left out."""
@@ -167,6 +99,24 @@ class Resident:
         self._stop += 1
         self.times = np.append(self.times, upto)
         self.news = News(has, self._rebase(np.flatnonzero(has & moved)))
+
+    def revise(self, table: pa.Table, end: int) -> bool:
+        """Take changes to bars of one end, of those that stand behind another of their session; other symbols' rows are
+        left out. Where one of them is not here, or older than the last two, nothing is changed: False."""
+        has, rows = self._parsed(table, end)
+        columns = np.flatnonzero(has)
+        newest, ends = self._stop - 1, self._matrices["bar_end"]
+        row = np.where(ends[newest, columns] == end, newest, newest - 1)
+        if newest < 2 or (ends[row, columns] != end).any():
+            return False
+        before = ends[row - 1, columns]
+        if (before == NO_BAR).any() or (local_day(before) != local_day(np.array([end]))).any():
+            return False  # what opens a session moves what its prices stand on
+        for name, values in rows.items():
+            self._matrices[name][row, columns] = values[columns]
+        self._rebase(columns)
+        self.revised = np.union1d(self.revised, columns)
+        return True
 
     def _parsed(self, table: pa.Table, upto: int) -> tuple[npt.NDArray[np.bool_], dict[str, npt.NDArray[np.float64]]]:
         """Who has a bar among the rows of a table, and each field's values, (symbols,)."""
@@ -273,9 +223,10 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
         if task.once or last != key:
             resident = None if task.once else _residents.get(key)
         kept = resident
-        if resident is None or not _bring_upto(resident, task):
+        once = task.once or (task.revises is not None and not _revise(resident, task))
+        if resident is None or once or not _bring_upto(resident, task):
             resident = _read(task, ahead)
-        if not task.once and (last != key or resident is not kept):
+        if not once and (last != key or resident is not kept):
             _residents[key] = resident
             _residents.move_to_end(key)
             while len(_residents) > MOST:
@@ -298,11 +249,14 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
 def _computed(resident: Resident, plan: Plan, engine: Engine, source: Source, current: Mask) -> Computed:
     """The plan's terms and hits: followed bar by bar where that can be, else evaluated from all bars."""
     news, resident.news = resident.news, None
+    revised, resident.revised = resident.revised, np.empty(0, dtype=np.intp)
     following = resident.following
     try:
         if following is not None and following.serves(plan, engine):
             if news is not None:
                 following.advance(source, news, resident.upto)
+            if len(revised):
+                following.open_anew(source, revised)
             return following.found(source, current)
         resident.following = None
         if news is not None and source.length and (machine := machine_of(engine.name)) is not None:
@@ -327,6 +281,17 @@ def _bring_upto(resident: Resident, task: ShardTask) -> bool:
         return False  # a revision of older bars is among them
     resident.advance(table, task.bar_end)
     return True
+
+
+def _revise(resident: Resident | None, task: ShardTask) -> bool:
+    """Whether the task's changes are in the resident bars, and those end where it asks."""
+    if resident is None or task.batch is None or resident.origin != task.origin:
+        return False
+    if resident.revision != task.revision:
+        if resident.revision != task.revises or not resident.revise(_table(task.batch), task.bar_end):
+            return False
+        resident.revision = task.revision
+    return resident.upto == task.bar_end
 
 
 def _names_of(task: ShardTask) -> Names:
@@ -364,29 +329,3 @@ def _read(task: ShardTask, ahead: ReadFile | None) -> Resident:
 
 def _table(bars: pa.Table | pa.RecordBatch) -> pa.Table:
     return bars if isinstance(bars, pa.Table) else pa.Table.from_batches([bars])
-
-
-_last_sent: tuple[object, bytes] = (None, b"")
-
-
-def _sent(batch: pa.Table | pa.RecordBatch) -> bytes:
-    """A batch as it travels; that of a scan goes to each of its shards."""
-    global _last_sent
-    last = _last_sent
-    if last[0] is not batch:
-        last = _last_sent = batch, _to_ipc(batch.select(COLUMNS))
-    return last[1]
-
-
-def _to_ipc(bars: pa.Table | pa.RecordBatch) -> bytes:
-    """Bars as an Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, bars.schema) as writer:
-        writer.write(bars)
-    return bytes(sink.getvalue())
-
-
-def split(symbols: Sequence[str], n_shards: int) -> list[tuple[str, ...]]:
-    """Symbols -> shards of nearly equal size; none is empty. Neighbours are dealt out, since codes cluster by age."""
-    ordered = sorted(symbols)
-    return [tuple(ordered[first::n_shards]) for first in range(min(n_shards, len(ordered)))]

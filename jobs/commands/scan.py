@@ -36,7 +36,7 @@ from jobs.show import action_style, local_time, tags
 from jobs.simulated import is_simulated
 from jobs.wiring import Parts, assemble, count_of, scan_flags, scan_options
 from scanner.cluster import InlineCluster
-from scanner.resident import COLUMNS
+from scanner.tasks import COLUMNS
 
 
 @click.command()

@@ -21,9 +21,10 @@ from scanner.engines.on_gpu import CudaEngine
 from scanner.engines.pretend import HostDevice
 from scanner.loading import load
 from scanner.ptx.on_cpu import PtxMachine
-from scanner.resident import ShardTask, run_shard
+from scanner.resident import run_shard
 from scanner.running import Running
 from scanner.scan import make_plan
+from scanner.tasks import ShardTask
 
 MARKET = SimulatedMarket(12, seed=7)
 WANTED = ("SMA(close, 5)", "EMA(close, 4)", "RSI(3)", "prev(close, 3)", "highest(high, 6)")

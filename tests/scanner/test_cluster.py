@@ -21,8 +21,9 @@ from scanner.cluster import DaskCluster, InlineCluster, make_cluster
 from scanner.engines.base import choose
 from scanner.loading import StrategyRegistry, load
 from scanner.market import ScanResult, merge
-from scanner.resident import ShardTask, run_shard, split
+from scanner.resident import run_shard
 from scanner.scan import make_plan
+from scanner.tasks import ShardTask, split
 
 FILES = {
     "rules.yaml": """

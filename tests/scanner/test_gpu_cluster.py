@@ -25,8 +25,8 @@ from scanner.engines.base import choose
 from scanner.engines.report import growth
 from scanner.loading import StrategyRegistry, load
 from scanner.market import ScanResult, merge
-from scanner.resident import ShardTask, split
 from scanner.scan import make_plan
+from scanner.tasks import ShardTask, split
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="a C compiler is not on this machine")
 

@@ -13,8 +13,8 @@ from scanner.decide import Hit
 from scanner.engines.base import Engine
 from scanner.language import parse
 from scanner.market import ScanResult, merge, to_signals
-from scanner.resident import split
 from scanner.scan import make_plan, scan_shard
+from scanner.tasks import split
 
 DAY = 86400 * 10**9
 RULES = """

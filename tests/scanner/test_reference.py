@@ -19,8 +19,8 @@ from data.simulator import SimulatedMarket
 from scanner.engines.base import Engine
 from scanner.loading import load
 from scanner.market import merge
-from scanner.resident import split
 from scanner.scan import make_plan, scan_shard
+from scanner.tasks import split
 
 CLOSE_NS = 7 * 3600 * 10**9
 DAY_NS = 86_400 * 10**9

@@ -17,8 +17,9 @@ from data.schema import NAME
 from data.simulator import SimulatedMarket
 from data.store import BarStore
 from scanner import resident
-from scanner.resident import Resident, ShardTask, run_shard, split
+from scanner.resident import Resident, run_shard
 from scanner.scan import Plan, ShardAnswer, make_plan
+from scanner.tasks import ShardTask, split
 
 RULES = """
 strategies:
