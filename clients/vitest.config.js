@@ -10,8 +10,8 @@ const react = (version, alias = {}) => ({
 
 export default defineConfig({
   test: {
-    testTimeout: 20_000,
-    hookTimeout: 20_000,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
     projects: [
       { extends: true, test: { name: "javascript", include: ["tests/javascript.test.js", "tests/live.test.js"] } },
       react("react 19"),

@@ -18,6 +18,16 @@ const ANSWER_MS = 10_000;
 const UNREACHABLE =
   "cannot connect: no server there, or it refused (a browser is not told which): check address, token and allowed origins";
 
+const TOKEN = "a token is needed, or the one that was shown is not known: 'mystocks-scan token new' makes one where the service runs";
+/** Why a connection ended, by the code that the server closed it with; after these coming back helps. */
+const CLOSED = {
+  1001: "the service stops",
+  1011: "the service failed, and its log has the reason",
+  4408: "too much was left unread",
+  4410: "the service has lost signals that came next",
+  4429: "it was said too much, or there are too many connections from here",
+};
+
 /** Subscribe; returns `{ close(), place }`. What the options and statuses are stands in signals.d.ts. */
 export function connectSignals({
   url,
@@ -95,7 +105,12 @@ export function connectSignals({
     current.addEventListener("error", (event) => {
       if (event.message) why = event.message; // Node's alone say more
     });
-    current.addEventListener("close", ({ code, reason }) => lose(code === 1006 ? why : `closed by the server (${code})${reason && `: ${reason}`}`));
+    current.addEventListener("close", ({ code, reason }) => {
+      if (lost) return;
+      // A page is told by a code, Node by the status of the answer.
+      if (code === 4401 || / 401$/.test(why)) end(TOKEN);
+      else lose(code === 1006 ? why : CLOSED[code] ?? `closed by the service (${code}) ${reason}`);
+    });
     current.addEventListener("message", ({ data }) => {
       if (lost || over) return;
       watch(QUIET_MS, () => {

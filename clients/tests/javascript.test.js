@@ -1,6 +1,7 @@
 /** The module under Node, against the real server. */
 import { createServer } from "node:net";
 import { once } from "node:events";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import WebSocket from "ws";
 import { connectSignals } from "../javascript/signals.js";
@@ -11,7 +12,7 @@ let place, server, subscriptions;
 
 beforeAll(async () => {
   place = folder();
-  server = await serve(place.path);
+  server = await serve(join(place.path, "signals"));
 });
 
 beforeEach(() => {
@@ -91,7 +92,7 @@ test("a server that is killed and started again, in a new epoch, costs and doubl
   await ids(before);
   const { port, epoch } = server;
   await server.kill();
-  server = await serve(place.path, { port });
+  server = await serve(join(place.path, "signals"), { port });
   expect(server.epoch > epoch).toBe(true);
   const after = await server.publish({}, {});
   expect(await ids(after)).toEqual([...before, ...after]);
@@ -162,12 +163,12 @@ test("a server that starts later is waited for", async () => {
   const { live, status } = subscribe();
   await status.until((all) => all.filter(({ state }) => state === "waiting").length >= 2);
   expect(status.items.find(({ state }) => state === "waiting").reason).toMatch(/ECONNREFUSED/);
-  server = await serve(place.path, { port });
+  server = await serve(join(place.path, "signals"), { port });
   await live();
 });
 
 test("a server that accepts and says nothing is left, and another tried", async () => {
-  const waits = vi_setTimeout();
+  const waits = hurried();
   const mute = createServer(() => {}).listen(0, "127.0.0.1");
   await once(mute, "listening");
   const { status } = subscribe({ url: `ws://127.0.0.1:${mute.address().port}/ws/signals` });
@@ -177,7 +178,7 @@ test("a server that accepts and says nothing is left, and another tried", async 
 });
 
 /** Waits of ten seconds and more pass at once. */
-function vi_setTimeout() {
+function hurried() {
   const real = globalThis.setTimeout;
   globalThis.setTimeout = (call, ms, ...more) => real(call, ms >= 10_000 ? 50 : ms, ...more);
   return { restore: () => (globalThis.setTimeout = real) };
@@ -187,6 +188,38 @@ test("a refused subscription ends it, with the server's words", async () => {
   const { status } = subscribe({ symbols: ["999"] });
   const all = await status.until((seen) => seen.at(-1)?.state === "closed");
   expect(all.at(-1).reason).toMatch(/999/);
+});
+
+test("a token opens, a wrong one or a revoked one ends it with a remedy, and none is ever told", async () => {
+  const own = folder();
+  const guarded = await serve(join(own.path, "signals"), { options: ["--token"] });
+  const refused = { state: "closed", reason: expect.stringContaining("mystocks-scan token new") };
+  for (const token of [undefined, "mss_wrong"]) {
+    const { status } = subscribe({ url: guarded.url, token });
+    const all = await status.until((seen) => seen.at(-1)?.state === "closed");
+    expect(all).toEqual([{ state: "connecting", attempt: 0 }, refused]);
+    expect(JSON.stringify(all)).not.toContain("mss_");
+  }
+  const { live, ids, status } = subscribe({ url: guarded.url, token: guarded.token });
+  await live();
+  const published = await guarded.publish({});
+  expect(await ids(published)).toEqual(published);
+  await guarded.revoke();
+  await status.until((seen) => seen.at(-1)?.state === "closed");
+  expect(status.items.at(-1)).toEqual(refused);
+  await guarded.kill();
+  own.remove();
+});
+
+test("a service that stops says so", async () => {
+  const { port } = server;
+  const { live, status } = subscribe();
+  await live();
+  await server.stop();
+  const waiting = ({ state }) => state === "waiting";
+  await status.until((all) => all.some(waiting));
+  expect(status.items.find(waiting).reason).toBe("the service stops");
+  server = await serve(join(place.path, "signals"), { port });
 });
 
 test("closed is closed, also before the first connection", async () => {

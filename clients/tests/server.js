@@ -23,7 +23,7 @@ function started(args, env = {}) {
   return { child, ended, errors: () => errors };
 }
 
-/** A server on `port` (0: any) with the history in a folder; `publish`, `drop`, `kill` (SIGKILL) and `stop` (goodbye). */
+/** A server on `port` (0: any) with the history in a folder; `publish`, `drop`, `revoke`, `kill` (SIGKILL) and `stop` (goodbye). */
 export async function serve(path, { port = 0, options = [] } = {}) {
   const { child, ended, errors } = started(["clients/tests/server.py", path, String(port), ...options]);
   const answers = createInterface(child.stdout)[Symbol.asyncIterator]();
@@ -41,6 +41,7 @@ export async function serve(path, { port = 0, options = [] } = {}) {
     ...about,
     port: Number(new URL(about.url).port),
     publish: async (...signals) => (await ask({ publish: signals })).ids,
+    revoke: () => ask({ revoke: true }),
     drop: () => ask({ drop: true }),
     clients: async () => (await ask({})).clients,
     kill: () => (child.kill("SIGKILL"), ended),

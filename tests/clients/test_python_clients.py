@@ -21,7 +21,7 @@ class Server:
     def __init__(self, folder: Path, port: int = 0, *options: str) -> None:
         self._process = _started(ROOT / "clients" / "tests" / "server.py", str(folder), str(port), *options)
         about = self._answer()
-        self.url, self.epoch = about["url"], about["epoch"]
+        self.url, self.epoch, self.token = about["url"], about["epoch"], about["token"]
         self.port = int(self.url.split(":")[2].split("/")[0])
 
     def _answer(self) -> dict[str, Any]:
@@ -52,8 +52,8 @@ class Server:
         self._process.communicate()
 
 
-def _started(*command: str | Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+def _started(*command: str | Path, **more: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"} | more
     pipe = subprocess.PIPE
     command = (sys.executable, *command)
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
@@ -128,3 +128,19 @@ def test_the_one_on_our_own_client(server: list[Server], tmp_path: Path) -> None
     assert client.stdout.readline().startswith("000001.SZ  SELL")
     code, errors = _ended(client)
     assert (code, "connecting again" in errors, "Traceback" in errors) == (130, True, False)
+
+
+@pytest.mark.parametrize("program", ["plain.py", "subscribe.py"])
+def test_a_token_opens_and_another_is_refused(program: str, tmp_path: Path) -> None:
+    server = Server(tmp_path / "signals", 0, "--token")
+    arguments = (CLIENTS / program, server.url, *([str(tmp_path / "place.json")] if program == "plain.py" else []))
+    client = _started(*arguments, MYSTOCKS_SCAN__WATCH__TOKEN=server.token)
+    server.subscribed()
+    server.publish({})
+    assert client.stdout is not None
+    assert "600519.SH" in client.stdout.readline()
+    assert _ended(client)[0] == 130
+    refused = _started(*arguments, MYSTOCKS_SCAN__WATCH__TOKEN="mss_wrong")
+    _, errors = refused.communicate(timeout=60)
+    assert (refused.returncode, "401" in errors, "mss_wrong" in errors) == (1, True, False)
+    server.kill()
