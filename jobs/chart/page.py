@@ -15,7 +15,9 @@ from bokeh import __version__
 from bokeh.document import Document
 from bokeh.models import (
     AllIndices,
+    AllLabels,
     BasicTicker,
+    BasicTickFormatter,
     CDSView,
     Column,
     ColumnDataSource,
@@ -28,6 +30,7 @@ from bokeh.models import (
     Legend,
     LegendItem,
     LinearAxis,
+    LinearScale,
     NoOverlap,
     NumeralTickFormatter,
     PanTool,
@@ -90,8 +93,15 @@ class _Drawing:
         end = max(len(content), LEAST_SHOWN)
         self.across = Range1d(max(0, end - FIRST_SEEN) - 0.5, end + 0.5, bounds=(-2, end + 5))
         self.rows, self.source = _rows(content, look), ColumnDataSource()
-        self.view = CDSView(filter=AllIndices())
-        self.cross = Span(dimension="height", line_color=look.faint, line_dash="dotted")
+        # What has no state of its own is the same in all parts: what Bokeh takes its time for is the number of models.
+        self.view, self.scale = CDSView(filter=AllIndices()), LinearScale()
+        self.formatter, self.policy = BasicTickFormatter(), AllLabels()
+        self.times = BasicTicker(desired_num_ticks=6, mantissas=[1, 2, 5], min_interval=1, num_minor_ticks=0)
+        self.values = BasicTicker(desired_num_ticks=5, num_minor_ticks=0)
+        self.pan = PanTool(dimensions="width")
+        self.wheel = WheelZoomTool(dimensions="width", maintain_focus=False)
+        cross = Span(dimension="height", line_color=look.faint, line_dash="dotted")
+        self.cross = CrosshairTool(overlay=cross)
 
     def layout(self) -> Column:
         """Prices, volume and panes below each other, with one axis of time below the last."""
@@ -103,7 +113,8 @@ class _Drawing:
                 major_label_overrides={place: label[2:] for place, label in enumerate(labels)},
                 bounds=(0, len(labels) - 1),
                 major_label_policy=NoOverlap(),
-                ticker=parts[-1].center[0].ticker,
+                formatter=self.formatter,
+                ticker=self.times,
                 **self.axis(),
             ),
             "below",
@@ -228,22 +239,19 @@ class _Drawing:
     def plot(self, height: int, formatter: Any = None, toolbar: str | None = None) -> Plot:
         """A part of the chart: its own scale on the right, which follows what is seen."""
         look = self.look
-        pan, wheel = PanTool(dimensions="width"), WheelZoomTool(dimensions="width", maintain_focus=False)
-        tools = [pan, wheel, *([ResetTool(), SaveTool()] if toolbar else []), CrosshairTool(overlay=self.cross)]
+        tools = [self.pan, self.wheel, *([ResetTool(), SaveTool()] if toolbar else []), self.cross]
         edges = {f"min_border_{side}": 5 for side in ("left", "top", "bottom")}
         plot = Plot(
             height=height, sizing_mode="stretch_width", x_range=self.across, y_range=DataRange1d(range_padding=0.08),
-            window_axis="x", toolbar=Toolbar(tools=tools, active_drag=pan, active_scroll=wheel, logo=None),
+            x_scale=self.scale, y_scale=self.scale,
+            window_axis="x", toolbar=Toolbar(tools=tools, active_drag=self.pan, active_scroll=self.wheel, logo=None),
             toolbar_location=toolbar, toolbar_sticky=False, min_border_right=58, background_fill_color=look.paper,
             border_fill_color=look.paper, outline_line_color=look.grid, title=None, **edges,
         )  # fmt: skip
-        ticker = BasicTicker(desired_num_ticks=6, mantissas=[1, 2, 5], min_interval=1, num_minor_ticks=0)
-        axis = LinearAxis(ticker=BasicTicker(desired_num_ticks=5, num_minor_ticks=0), **self.axis())
-        if formatter is not None:
-            axis.formatter = formatter
-        plot.add_layout(Grid(dimension=0, ticker=ticker, grid_line_color=look.grid))
-        plot.add_layout(Grid(dimension=1, ticker=axis.ticker, grid_line_color=look.grid))
-        plot.add_layout(axis, "right")
+        plot.add_layout(Grid(dimension=0, ticker=self.times, grid_line_color=look.grid))
+        plot.add_layout(Grid(dimension=1, ticker=self.values, grid_line_color=look.grid))
+        words = {"formatter": formatter or self.formatter, "major_label_policy": self.policy}
+        plot.add_layout(LinearAxis(ticker=self.values, **words, **self.axis()), "right")
         return plot
 
     def add(self, plot: Plot, glyph: Glyph) -> GlyphRenderer:

@@ -113,8 +113,9 @@ def _lines(ax: Axes, lines: Iterable[Line], look: Look, title: str = "") -> None
         names.append(f"{title} {line.label}" if place == 0 and title not in ("", line.label) else line.label)
     if drawn:
         ax.legend(
-            drawn, names, loc="upper left", ncols=len(names), fontsize=7, frameon=False, labelcolor=look.ink,
-            borderaxespad=0.1, borderpad=0.2, handlelength=1.1, handletextpad=0.4, columnspacing=1,
+            drawn, names, loc="upper left", ncols=len(names), fontsize=7, labelcolor=look.ink, facecolor=look.paper,
+            edgecolor="none", framealpha=0.6, borderaxespad=0.1, borderpad=0.2, handlelength=1.1, handletextpad=0.4,
+            columnspacing=1,
         )  # fmt: skip
 
 

@@ -30,6 +30,9 @@ from scanner.engines.base import Engine
 CHROMIUM = shutil.which("chromium")
 EVIL = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
+SEEN = "() => { for (const it of Bokeh.documents[0].all_models) if (it.type == 'Range1d') return it.end - it.start }"
+"""How many bars are seen."""
+
 
 @pytest.fixture
 def content(simulated: BarStore, engine: Engine) -> Content:
@@ -122,6 +125,14 @@ def test_a_browser_draws_the_file(browser: Any, content: Content, tmp_path: Path
     assert told[0].split()[0] in content.labels
     place = content.labels.index(told[0].split()[0])
     assert told[4].split()[0] == f"{content.prices['close'][place]:.2f}"
+    wide = page.evaluate(SEEN)
+    page.mouse.move(500, 480)  # over the volume: one axis of time for all
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"() => ({SEEN})() < {0.9 * wide}")
+    zoomed = page.evaluate(SEEN)
+    page.mouse.move(300, 300)
+    page.mouse.wheel(0, 400)
+    page.wait_for_function(f"() => ({SEEN})() > {1.05 * zoomed}")
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("() => Bokeh.documents.length > 0 && Bokeh.documents.at(-1).is_idle")
     page.wait_for_function("() => document.documentElement.style.background.includes('19, 23, 34')")
