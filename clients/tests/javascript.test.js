@@ -1,11 +1,14 @@
 /** The module under Node, against the real server. */
 import { createServer } from "node:net";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import WebSocket from "ws";
 import { connectSignals } from "../javascript/signals.js";
-import { collected, folder, serve } from "./server.js";
+import { collected, folder, root, serve } from "./server.js";
 
 const BACKOFF = [20, 200];
 let place, server, subscriptions;
@@ -238,6 +241,20 @@ test("closed is closed, also before the first connection", async () => {
 async function clients(number) {
   while ((await server.clients()) !== number);
 }
+
+test("the program of docs/subscribers.md", async () => {
+  const page = readFileSync(join(root, "docs", "subscribers.md"), "utf8");
+  const [, program] = page.match(/^<!-- client javascript -->\n```js\n(.*?)^```$/ms);
+  const text = program.replace("./clients/", "./").replace(/ws:[^"]+/, server.url);
+  const before = 'import WebSocket from "ws"; globalThis.WebSocket ??= WebSocket;';
+  const child = spawn(process.execPath, ["--input-type=module", "-e", before + text], { cwd: join(root, "clients") });
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+  const states = createInterface(child.stderr)[Symbol.asyncIterator]();
+  while ((await states.next()).value !== "live ");
+  await server.publish({ symbol: "000001.SZ", action: "SELL" });
+  expect((await lines.next()).value).toBe("000001.SZ SELL 10");
+  child.kill();
+});
 
 test("without a WebSocket it says what to do", () => {
   expect(() => connectSignals({ url: server.url, WebSocket: null })).toThrow(/package ws/);

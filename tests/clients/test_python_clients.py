@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,17 @@ from typing import Any
 
 import pytest
 
+from data.schema import SIGNAL
+from data.signal import Signal
+
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "clients" / "python"
+
+
+def blocks(name: str) -> list[str]:
+    """The programs of docs/subscribers.md under a mark."""
+    text = (ROOT / "docs" / "subscribers.md").read_text(encoding="utf-8")
+    return re.findall(rf"^<!-- {name} -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 class Server:
@@ -144,3 +154,28 @@ def test_a_token_opens_and_another_is_refused(program: str, tmp_path: Path) -> N
     _, errors = refused.communicate(timeout=60)
     assert (refused.returncode, "401" in errors, "mss_wrong" in errors) == (1, True, False)
     server.kill()
+
+
+@pytest.mark.parametrize("name", ["client python", "client websockets"])
+def test_the_shortest_programs_of_the_page(name: str, server: list[Server], tmp_path: Path) -> None:
+    (text,) = blocks(name)
+    program = tmp_path / "program.py"
+    program.write_text(text.replace("ws://127.0.0.1:8765/ws/signals", server[0].url), encoding="utf-8")
+    client = _started(program)
+    assert client.stdout is not None
+    server[0].subscribed()
+    server[0].publish({}, {"symbol": "000001.SZ", "action": "SELL"})
+    assert [client.stdout.readline() for _ in range(2)] == ["600519.SH BUY 10.0\n", "000001.SZ SELL 10.0\n"]
+    restarted(server, tmp_path / "signals")
+    server[0].publish({"symbol": "000002.SZ"})
+    assert client.stdout.readline() == "000002.SZ BUY 10.0\n"
+    client.kill()
+    client.communicate()
+
+
+def test_the_signal_of_the_page_has_every_field() -> None:
+    (text,) = blocks("signal")
+    row = json.loads(text)
+    assert list(row) == SIGNAL.names
+    made = Signal.from_dict(row)
+    assert {name: value for name, value in made.to_dict().items() if name != "id"} | {"id": row["id"]} == row
