@@ -69,17 +69,32 @@ class Door:
             accepted.close()
             self.refusals.add("connections", home(address), f"{len(self._guests)} connections are open")
             raise ConnectionAbortedError
+        if len(self._half_open) >= self.limits.half_open:
+            self._evict(next(iter(self._half_open)))
         guest = _Guest(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         guest.door, guest.address = self, address
         self._guests[address] = guest
         self._half_open[guest] = None
         self._count[home(address)] += 1
-        if len(self._half_open) > self.limits.half_open:
-            oldest = next(iter(self._half_open))
-            del self._half_open[oldest]
-            oldest.turn_out()
-            self.refusals.add("half_open", home(oldest.address), "too many connections wait for a request")
         return guest
+
+    def _evict(self, guest: "_Guest") -> None:
+        """End the connection, which has waited the longest."""
+        del self._half_open[guest]
+        guest.turn_out()
+        if not guest.is_told:
+            self.refusals.add("half_open", home(guest.address), "too many connections wait for a request")
+        guest.is_met = True
+
+    def met(self, address: tuple[Any, ...]) -> None:
+        """The connection speaks: what comes before that is TLS."""
+        if guest := self._guests.get(address):
+            guest.is_met = True
+
+    def told(self, address: tuple[Any, ...]) -> None:
+        """The connection has been refused; it stays half-open until it ends."""
+        if guest := self._guests.get(address):
+            guest.is_told = True
 
     def passed(self, address: tuple[Any, ...]) -> None:
         """The request of the connection has come."""
@@ -101,6 +116,8 @@ class Door:
             del self._guests[guest.address]
             self._half_open.pop(guest, None)
             place = home(guest.address)
+            if not guest.is_met:
+                self.refusals.add("tls", place, "no TLS came about")
             self._count[place] -= 1
             if not self._count[place]:
                 del self._count[place]
@@ -121,6 +138,7 @@ class _Guest(socket.socket):
 
     door: Door
     address: tuple[Any, ...]
+    is_met = is_told = False
 
     def turn_out(self) -> None:
         """End it in a way that whoever reads from it notices."""

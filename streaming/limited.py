@@ -25,6 +25,8 @@ LINGER_S = 5.0
 """How long the last of an answer may take to be read."""
 PIECE = 64 * 1024
 """Bytes of an answer that are written before its reader is waited for."""
+MAX_IGNORED = 1024 * 1024
+"""Bytes that may still come after the last word; who sends more does not want to read it."""
 _END = b"\r\n\r\n"
 _REASONS = {1002: "protocol", 1007: "utf8", 1009: "oversize"}
 
@@ -41,9 +43,11 @@ class Limited(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.address: tuple[Any, ...] = transport.get_extra_info("peername")
-        self._n_bytes, self._tail = 0, b""
+        self._n_bytes = self._n_ignored = 0
+        self._tail = b""
         self._early: bytes | None = None  # what came behind the request, until it is known what that asks for
         self._is_deaf = self._answers = self._saw_eof = False
+        self.door.met(self.address)
         limits = self.door.limits
         self._credit, self._credited = float(limits.messages), self.loop.time()
         self._timer = self.loop.call_later(limits.handshake_s, self._late)
@@ -54,14 +58,14 @@ class Limited(ServerConnection):
         sent = self.protocol.close_sent
         if sent is not None and not self.protocol.close_rcvd_then_sent and sent.code in _REASONS:
             self.refuse(_REASONS[sent.code], f"closed with {sent.code}, {sent.reason}")
-        elif self.request is not None and self.protocol.handshake_exc is not None and not self._is_deaf:
-            self.refuse("malformed", "no handshake of a WebSocket")
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
-            return
-        if self.request is None:
+        if self._is_deaf or self.protocol.eof_sent:
+            self._n_ignored += len(data)
+            if self._n_ignored > MAX_IGNORED:
+                self.transport.abort()
+        elif self.request is None:
             self._hear_request(data)
         elif self._early is None:
             self._hear(data)
@@ -102,6 +106,12 @@ class Limited(ServerConnection):
         self.transport.resume_reading()
         if early:
             self._hear(early)
+
+    def declined(self) -> None:
+        """The library answers that this is no handshake: nothing more is heard."""
+        self._is_deaf, self._early = True, None
+        self.transport.resume_reading()
+        self.refuse("malformed", "this is no handshake of a WebSocket")
 
     async def answer(self, head: Response, body: bytes) -> None:
         """Answer the request over HTTP and end the connection, when its reader has all of it."""
@@ -154,6 +164,7 @@ class Limited(ServerConnection):
     def _reject(self, status: int, reason: str, text: str) -> None:
         """Say why what has come by now is no request, where nothing has been said yet, and end."""
         self._is_deaf = True
+        self.door.told(self.address)
         self.refuse(reason, text)
         if not self.protocol.eof_sent:
             self.protocol.send_response(self.protocol.reject(status, f"{text}\n"))

@@ -8,11 +8,13 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from data import metrics
 from data.errors import SettingsError
@@ -129,6 +131,7 @@ class SignalServer:
             self._handle,
             sock=self._listen(),
             process_request=self._route,
+            process_response=self._responded,
             select_subprotocol=select_subprotocol,
             create_connection=Connection,
             compression=None,  # it costs three times the time and memory a message, and signals are small
@@ -232,6 +235,12 @@ class SignalServer:
             else:
                 answer = await self._routes.answer(request)
         await connection.answer(http.head_of(answer), b"" if request.method == "HEAD" else answer.body)
+
+    def _responded(self, connection: ServerConnection, request: Request, response: Response) -> None:
+        """Look at what the library says to a handshake."""
+        assert isinstance(connection, Limited)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS and connection.state is State.CONNECTING:
+            connection.declined()
 
     async def _handle(self, connection: ServerConnection) -> None:
         """A WebSocket from its handshake to its end."""

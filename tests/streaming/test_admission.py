@@ -6,7 +6,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +301,25 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, authority: t
     for certificate, key in ((tmp_path / "none.pem", None), (file, other), (tmp_path / "empty.pem", None)):
         with pytest.raises(SettingsError, match=rf"serve\.certificate {certificate}"):
             Certificate(certificate, key)
+
+
+def test_what_is_no_tls_is_counted_and_has_its_time(tmp_path: Path, authority: trustme.CA) -> None:
+    async def test() -> None:
+        certificate = Certificate(write(authority, tmp_path / "both.pem"))
+        async with serving(certificate=certificate, limits=Limits(handshake_s=0.2)) as server, asyncio.timeout(30):
+            for said in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b""):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(said)
+                with suppress(ConnectionError):
+                    await reader.read()
+                writer.close()
+            while len(server.door):
+                await asyncio.sleep(0.001)
+            assert server.refusals.counts == {"tls": 2}
+            async with connect(server.url, proxy=None, ssl=trust(authority)) as client:
+                await greeted(client)
+
+    run(test())
 
 
 # Crowds

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from data.errors import StaleDataError, StoreError, UnknownSymbolError
+from streaming.door import Limits
 from streaming.http import MAX_FIELDS, SECURITY_HEADERS, Answer, Route
 from streaming.server import SignalServer
 
@@ -40,8 +41,8 @@ ROUTES = {
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[SignalServer]:
-    server = SignalServer("127.0.0.1", 0, epoch="e", routes=ROUTES, open_routes={"/open": echo})
+async def serving(**more: Any) -> AsyncIterator[SignalServer]:
+    server = SignalServer("127.0.0.1", 0, epoch="e", routes=ROUTES, open_routes={"/open": echo}, **more)
     await server.start()
     try:
         yield server
@@ -116,5 +117,68 @@ def test_a_query_of_the_websocket_s_path_says_nothing() -> None:
     async def test() -> None:
         async with serving() as server, connect(f"{server.url}?from=a+page", proxy=None) as client:
             assert '"hello"' in str(await client.recv())
+
+    run(test())
+
+
+def test_a_large_answer_comes_whole_to_a_reader_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.limited.LINGER_S", 0.2)
+    size = 8 * 2**20
+
+    async def test() -> None:
+        async with serving() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4096)
+            writer.write(f"GET /large?size={size} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            (connection,) = server.door._guests
+            for _ in range(20):  # much longer than what is left of an answer may take
+                await asyncio.sleep(0.02)
+            assert connection in server.door._guests
+            got = 0
+            while data := await reader.read(2**20):
+                got += len(data)
+            writer.close()
+            assert got == size
+
+    run(test())
+
+
+def test_who_does_not_read_an_answer_has_so_long_for_it() -> None:
+    async def test() -> None:
+        async with serving(limits=Limits(answer_s=0.3)) as server:
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4096)
+            writer.write(b"GET /large?size=9000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            async with asyncio.timeout(30):
+                while not len(server.door):
+                    await asyncio.sleep(0.001)
+                while len(server.door):
+                    await asyncio.sleep(0.001)
+            writer.close()
+
+    run(test())
+
+
+def test_so_many_answers_are_in_the_making_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.http.MAX_AT_ONCE", 2)
+    goes_on = asyncio.Event()
+
+    async def slow(query: Mapping[str, str]) -> Answer:
+        await goes_on.wait()
+        return Answer.text(200, "done")
+
+    async def test() -> None:
+        server = SignalServer("127.0.0.1", 0, epoch="e", routes={"/slow": slow, "/echo": echo})
+        await server.start()
+        url = f"http://127.0.0.1:{server.port}"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            waiting = [asyncio.create_task(client.get(f"{url}/slow")) for _ in range(2)]
+            while server._routes._n_running < 2:
+                await asyncio.sleep(0.001)
+            answer = await client.get(f"{url}/echo")
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            goes_on.set()
+            assert [one.text for one in await asyncio.gather(*waiting)] == ["done\n", "done\n"]
+            assert (await client.get(f"{url}/echo")).status_code == 200
+        await server.stop()
 
     run(test())
