@@ -91,10 +91,13 @@ class Door:
         if guest := self._guests.get(address):
             guest.is_met = True
 
-    def told(self, address: tuple[Any, ...]) -> None:
-        """The connection has been refused; it stays half-open until it ends."""
-        if guest := self._guests.get(address):
-            guest.is_told = True
+    def told(self, address: tuple[Any, ...]) -> bool:
+        """The connection has been refused, and stays half-open until it ends; False where it was turned out before."""
+        guest = self._guests.get(address)
+        if guest is None or guest not in self._half_open:
+            return False
+        guest.is_told = True
+        return True
 
     def passed(self, address: tuple[Any, ...]) -> None:
         """The request of the connection has come."""

@@ -164,8 +164,8 @@ class Limited(ServerConnection):
     def _reject(self, status: int, reason: str, text: str) -> None:
         """Say why what has come by now is no request, where nothing has been said yet, and end."""
         self._is_deaf = True
-        self.door.told(self.address)
-        self.refuse(reason, text)
+        if self.door.told(self.address):
+            self.refuse(reason, text)
         if not self.protocol.eof_sent:
             self.protocol.send_response(self.protocol.reject(status, f"{text}\n"))
             self.send_data()
