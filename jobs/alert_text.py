@@ -1,6 +1,7 @@
 """What an alert says: a signal in a few plain lines, Chinese names and the exchange's time."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from data.signal import Signal
 from data.store import BarStore
@@ -13,7 +14,19 @@ MOST_VALUES = 8
 
 
 def to_alert(signal: Signal) -> Alert:
-    """A signal as it is told."""
+    """A signal as it is told, once it is."""
+    return Alert(
+        (signal.epoch, signal.seq),
+        partial(said_of, signal),
+        signal.action,
+        signal.confidence,
+        signal.id,
+        signal.published_ns,
+    )
+
+
+def said_of(signal: Signal) -> tuple[str, str]:
+    """What there is to say of a signal: on one line, and its values on another."""
     who = f"{signal.name} {signal.symbol}" if signal.name else signal.symbol
     said = tags(signal)
     if signal.revokes is not None:
@@ -26,15 +39,7 @@ def to_alert(signal: Signal) -> Alert:
     )
     more = len(signal.values) - MOST_VALUES
     text = f"{values}, {more} more" if more > 0 else values
-    return Alert(
-        (signal.epoch, signal.seq),
-        _plain(f"{head}, {said}" if said else head),
-        _plain(text),
-        signal.action,
-        signal.confidence,
-        signal.id,
-        signal.published_ns,
-    )
+    return _plain(f"{head}, {said}" if said else head), _plain(text)
 
 
 def to_batch(signals: Sequence[Signal], market: str) -> Batch:
@@ -58,4 +63,4 @@ def market_of(store: BarStore) -> str:
 
 def _plain(text: str) -> str:
     """On one line, without characters that rule a terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)

@@ -4,14 +4,12 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
-
-from streaming.points import Point
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +71,8 @@ class InfluxWriter:
         """Points that are not written yet."""
         return len(self._lines) + self._taken
 
-    def put(self, points: Iterable[Point]) -> None:
-        """Take points; never waits."""
-        lines = [line.encode() for point in points if (line := point.line()) is not None]
+    def put(self, lines: Sequence[bytes]) -> None:
+        """Take points, as `streaming.points.lines_of` has them; never waits."""
         self._lines.extend(lines)
         self._bytes += sum(map(len, lines))
         self._shrink()
@@ -188,7 +185,8 @@ class InfluxWriter:
 
 async def _within(waiting: Coroutine[Any, Any, object], timeout_s: float) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(waiting, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await waiting
 
 
 def _said(answer: httpx.Response) -> str:

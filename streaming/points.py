@@ -4,11 +4,12 @@ https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/ is the f
 """
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 Value = float | int | bool | str
+_OF_TAGS = str.maketrans({char: f"\\{char}" for char in ",= "})
+_OF_TEXTS = str.maketrans({char: f"\\{char}" for char in '"\\'})
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Point:
 
 
 def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def _tag(text: str) -> str:
     """A tag's value; a backslash at its end would swallow what follows."""
-    return re.sub(r"([,= ])", r"\\\1", _one_line(text).rstrip("\\"))
+    return _one_line(text).rstrip("\\").translate(_OF_TAGS)
 
 
 def _field(value: Value | None) -> str | None:
@@ -49,5 +50,10 @@ def _field(value: Value | None) -> str | None:
     if isinstance(value, int):
         return f"{value}i"
     if isinstance(value, str):
-        return '"' + re.sub(r'(["\\])', r"\\\1", _one_line(value)) + '"'
+        return f'"{_one_line(value).translate(_OF_TEXTS)}"'
     return repr(float(value)) if math.isfinite(value) else None
+
+
+def lines_of(points: Iterable[Point]) -> list[bytes]:
+    """Points as they are sent. Thousands take a while: where others share the loop, in a thread."""
+    return [line.encode() for point in points if (line := point.line()) is not None]

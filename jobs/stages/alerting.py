@@ -82,7 +82,8 @@ class Alerting:
         with lock(self._folder / "lock") as mine:
             while not mine():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), LOCK_EVERY_S)
+                    async with asyncio.timeout(LOCK_EVERY_S):
+                        await self._stopping.wait()
                     return
             await self._work()
 

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from data.signal import Signal, signals_of
 from jobs.latency import STAMPS, spent
 from streaming.bus import SIGNALS, bar_topic
-from streaming.points import Point
-from streaming.ports import Bus, Policy, Subscription
+from streaming.points import Point, lines_of
+from streaming.ports import Bus, Event, Policy, Subscription
 
 if TYPE_CHECKING:
     from streaming.influx import InfluxWriter
@@ -71,15 +71,16 @@ class Recording:
         for events in self._events:
             events.close()
 
+    def _lines(self, event: Event) -> list[bytes]:
+        if event.topic == SIGNALS:
+            signals = signals_of(event.batch)
+            return lines_of(chain(map(to_point, signals), stage_points(signals)))
+        return lines_of(bar_points(event.batch, self._symbols))
+
     async def _read(self, events: Subscription) -> None:
         async for event in events:
             try:
-                if event.topic == SIGNALS:
-                    signals = signals_of(event.batch)
-                    self._writer.put([to_point(signal) for signal in signals])
-                    self._writer.put(stage_points(signals))
-                else:
-                    self._writer.put(bar_points(event.batch, self._symbols))
+                self._writer.put(await asyncio.to_thread(self._lines, event))
             except Exception:
                 # One event's fault is not that of those after it.
                 log.exception("an event on %s could not be recorded", event.topic)

@@ -80,10 +80,13 @@ class Sender:
             raise ChannelError(f"{self.hung} earlier messages still hang", reason="hung")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[None] = loop.create_future()
+        late = False
 
         def settle(error: ChannelError | None) -> None:
-            if answer.done():
+            if late:
                 self.hung -= 1
+            elif answer.done():
+                return  # nobody waits any more
             elif error is None:
                 answer.set_result(None)
             else:
@@ -96,8 +99,10 @@ class Sender:
 
         threading.Thread(target=work, name=f"alert-{self._channel.name}", daemon=True).start()
         try:
-            await asyncio.wait_for(answer, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):  # wait_for may lose a cancellation before Python 3.12
+                await answer
         except TimeoutError:
+            late = True
             self.hung += 1
             raise ChannelError(f"no answer within {self._timeout_s:g} s", reason="hung") from None
 

@@ -4,6 +4,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 MINUTE_S = 60.0
 LONGEST_PAUSE_S = 60.0
@@ -19,10 +20,9 @@ class Alert:
     """One signal, said for people."""
 
     place: Place
-    head: str
-    """One line: what a digest says of it."""
-    text: str = ""
-    """Further lines."""
+    say: Callable[[], tuple[str, str]]
+    """One line, which is what a digest says of it, and further ones. Called once, if at all: most of a full market's
+    alerts may be held back."""
     action: str = ""
     weight: float = 0.0
     """What a digest names first: its confidence."""
@@ -30,8 +30,17 @@ class Alert:
     """Its id."""
     published_ns: int = 0
 
+    @cached_property
+    def _said(self) -> tuple[str, str]:
+        return self.say()
+
+    @property
+    def head(self) -> str:
+        """Its one line."""
+        return self._said[0]
+
     def __str__(self) -> str:
-        return f"{self.head}\n{self.text}" if self.text else self.head
+        return "\n".join(filter(None, self._said))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -48,7 +49,7 @@ class Ledger:
 
 
 def batch(n: int) -> Batch:
-    return Batch("scan", [Alert(("e", n), f"head {n}", action="BUY")])
+    return Batch("scan", [Alert(("e", n), lambda: (f"head {n}", ""), "BUY")])
 
 
 def webhook(port: int) -> AppriseChannel:
@@ -158,12 +159,13 @@ class Slow:
     name = "slow"
 
     def __init__(self) -> None:
-        self.go = threading.Event()
+        self.begun, self.go = threading.Event(), threading.Event()
 
     def fits(self, title: str, body: str) -> bool:
         return True
 
     def send(self, title: str, body: str) -> None:
+        self.begun.set()
         self.go.wait()
         if body == "bad":
             raise OSError("https://secret")
@@ -184,6 +186,25 @@ def test_a_thread_that_comes_back_counts_no_longer_and_a_channel_s_own_fault_is_
         await sender.send("t", "b")
         with pytest.raises(ChannelError, match=r"^OSError in the channel$"):
             await sender.send("t", "bad")
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_as_the_answer_comes_ends() -> None:
+    """A wait that takes the answer for an end of its cancellation would keep the service from ending."""
+
+    async def run() -> None:
+        channel = Slow()
+        delivery = Delivery(channel, Outbox(channel.fits), Ledger())
+        delivery.put(Batch("bad", [Alert(("e", 1), lambda: ("bad", ""))]))
+        work = asyncio.create_task(delivery.run())
+        await asyncio.to_thread(channel.begun.wait)
+        channel.go.set()
+        time.sleep(0.05)  # the loop stands still: the answer waits for it
+        work.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(work, return_exceptions=True)
+        assert work.cancelled()
 
     asyncio.run(run())
 

@@ -1,6 +1,7 @@
 """Outbox: batches, pieces, the cap and its digest, retries; by the numbers of a clock that the test holds."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,11 +11,13 @@ from streaming.alerts.outbox import Alert, Batch, Message, Outbox
 EPOCH = "e1"
 
 
+def said(number: int) -> tuple[str, str]:
+    return f"head {number}", f"text {number}"
+
+
 def batch(first: int, n: int = 1, *, confidence: float = 0.5, title: str = "scan") -> Batch:
     """Alerts with the sequence numbers from `first` on."""
-    return Batch(
-        title, [Alert((EPOCH, i), f"head {i}", f"text {i}", "BUY", confidence) for i in range(first, first + n)]
-    )
+    return Batch(title, [Alert((EPOCH, i), partial(said, i), "BUY", confidence) for i in range(first, first + n)])
 
 
 def outbox(longest: int = 10_000, **given: float) -> Outbox:
@@ -53,7 +56,7 @@ def test_what_does_not_fit_is_several_messages_and_each_fits() -> None:
 
 def test_one_alert_that_is_too_long_is_cut() -> None:
     box = outbox(30)
-    box.put(Batch("t", [Alert((EPOCH, 1), "x" * 500)]))
+    box.put(Batch("t", [Alert((EPOCH, 1), lambda: ("x" * 500, ""))]))
     (message,) = drain(box, 0)
     assert message.body == "x" * 28 + "…"
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from streaming.influx import Database, InfluxWriter
-from streaming.points import Point
+from streaming.points import Point, lines_of
 from tests.streaming.influx.databases import TOKEN, Fault, Influx, free_port, serving
 
 
@@ -26,8 +26,8 @@ class Counts:
         self.troubles[reason] += 1
 
 
-def points(first: int, n: int = 1, text: str = "good") -> list[Point]:
-    return [Point("m", at, {"tag": "t"}, {"n": at, "text": text}) for at in range(first, first + n)]
+def points(first: int, n: int = 1, text: str = "good") -> list[bytes]:
+    return lines_of(Point("m", at, {"tag": "t"}, {"n": at, "text": text}) for at in range(first, first + n))
 
 
 def play(
@@ -59,7 +59,7 @@ def play(
     return asyncio.run(run())
 
 
-def putting(*batches: list[Point]) -> Callable[[InfluxWriter, Counts], Awaitable[None]]:
+def putting(*batches: list[bytes]) -> Callable[[InfluxWriter, Counts], Awaitable[None]]:
     async def scene(writer: InfluxWriter, counts: Counts) -> None:
         for batch in batches:
             writer.put(batch)
