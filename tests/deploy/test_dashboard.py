@@ -145,3 +145,13 @@ def test_the_document_tells_every_metric_as_the_registry_has_it() -> None:
     ours = [family for family in families() if family[0].startswith("mystocks_")]
     expected = [f"| `{name}` | {kind} | {', '.join(labels)} | {said} |" for name, kind, said, labels in ours]
     assert told == expected
+
+
+def test_the_names_that_take_the_place_of_earlier_ones_are_there() -> None:
+    text = (DEPLOY.parent / "docs" / "from-the-earlier-system.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*mystocks_.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 7
+    labels = {name: set(have) for name, _, _, have in families()}
+    for name, said in re.findall(r"`(mystocks_\w+)(?:\{([^}]*)\})?`", " ".join(rows)):
+        assert name in labels
+        assert not said or {label.strip() for label in said.split(",")} == labels[name]
