@@ -103,7 +103,9 @@ def make(
         found += computed(
             rule, column(values[rule.when], packed.length), packed, int(times[0]), found, names=names, origin=origin
         )
-    elif strategy is not None:
+    if strategy is not None and strategy.frames and frame not in strategy.frames:
+        notes.append(f"{strategy.name} runs on {', '.join(strategy.frames)} alone")
+    if strategy is not None and rule is None:
         notes.append(f"{strategy.name} is written in Python: its signals are those of the history alone")
     up, down = (np.nan_to_num(side[shown, 0]) == 1 for side in source.at_limits(source.length))
     flags = own["flags"].to_numpy()[shown]

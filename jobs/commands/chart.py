@@ -160,7 +160,7 @@ def content_of(settings: Settings, given: Mapping[str, Any], usual: int) -> Cont
     return make(
         store,
         find_symbol(store, given["symbol"]),
-        given["frame"] or default_frame(store),
+        given["frame"] or _frame(store, strategy),
         drawn,
         engine,
         strategy=strategy,
@@ -200,6 +200,12 @@ def find_symbol(store: BarStore, text: str) -> str:
         f"{text!r} is no symbol and no name of one"
         + (f"; the nearest are {hint}" if near else ". Write 600519.SH, sh600519 or 600519")
     )
+
+
+def _frame(store: BarStore, strategy: Rule | PythonStrategy | None) -> str:
+    """The strategy's own, if the store has bars of it; else as a scan takes it."""
+    own = [frame for frame in strategy.frames if store.files(frame)] if strategy else []
+    return own[0] if own else default_frame(store)
 
 
 def _strategy(name: str | None, paths: Any) -> Rule | PythonStrategy | None:

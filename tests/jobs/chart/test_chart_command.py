@@ -95,7 +95,7 @@ def test_colors_by_flag_and_by_setting(simulated: BarStore, tmp_path: Path, monk
     symbol = simulated.symbols("1d")[0]
 
     def drawn(*args: str) -> bytes:
-        run(simulated, symbol, "-o", str(tmp_path / "x.png"), *args)
+        run(simulated, symbol, "-o", str(tmp_path / "x.png"), "--bars", "5", "--indicators", "SMA(2)", *args)
         return (tmp_path / "x.png").read_bytes()
 
     usual = drawn()
@@ -108,6 +108,14 @@ def test_colors_by_flag_and_by_setting(simulated: BarStore, tmp_path: Path, monk
     monkeypatch.setenv("MYSTOCKS_SCAN__CHART__COLORS", "blue")
     with pytest.raises(SettingsError, match="colors"):
         drawn()
+
+
+def test_a_strategy_brings_its_frame(simulated: BarStore, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("strategies:\n  - {name: mine, frame: [5m, 1m], when: close > open, action: BUY}\n")
+    chart = charted(simulated, simulated.symbols("1d")[0], "--strategies", str(path), "--strategy", "mine")
+    assert (chart["frame"], chart["panes"]) == ("1m", [])
+    assert {signal["action"] for signal in chart["signals"]} == {"BUY"}
 
 
 def test_the_terminal(simulated: BarStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,6 +289,13 @@ def test_signals_computed_anew_are_those_that_scans_give(simulated: BarStore, en
         assert found == {(symbol, end) for symbol, end in fired if end >= ends[-20]}
 
 
+def test_a_strategy_of_another_frame_is_drawn_and_said(simulated: BarStore, engine: Engine, tmp_path: Path) -> None:
+    daily_only = strategy(tmp_path, "close > prev(close)", ", frame: 1d")
+    symbol = simulated.symbols("1d")[0]
+    assert "mine runs on 1d alone" in make(simulated, symbol, "1m", [], engine, strategy=daily_only).subtitle
+    assert "alone" not in make(simulated, symbol, "1d", [], engine, strategy=daily_only).subtitle
+
+
 def test_what_a_strategy_names_is_drawn(tmp_path: Path) -> None:
     rule = strategy(
         tmp_path,
