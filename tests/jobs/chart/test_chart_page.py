@@ -122,6 +122,7 @@ def test_a_browser_draws_the_file(browser: Any, content: Content, tmp_path: Path
     page.mouse.move(500, 250)
     page.locator(".bk-Tooltip:visible").first.wait_for()
     told = page.locator(".bk-tooltip-row-value").all_inner_texts()
+    assert len(told) == 7 + content.adjusted  # one bar's
     assert told[0].split()[0] in content.labels
     place = content.labels.index(told[0].split()[0])
     assert told[4].split()[0] == f"{content.prices['close'][place]:.2f}"
