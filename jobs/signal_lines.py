@@ -11,10 +11,8 @@ from jobs.latency import spent
 from jobs.show import action_style, local_time, tags
 
 _FULL = {"time": 16, "symbol": 9, "name": 8, "action": 6, "strategy": 22, "frame": 5, "price": 10, "conf": 4, "lag": 7}
-"""Column -> cells; a Chinese character is two. The tags stand behind them."""
+"""Column -> cells; a Chinese character is two. The tags stand behind them, on the next line where they must."""
 _RIGHT = {"price", "lag"}
-_TAGS = 12
-"""Cells that are left for them, of a terminal's width."""
 _GAP = "  "
 
 
@@ -26,10 +24,10 @@ class Columns:
         self._sizes = {name: size for name, size in _FULL.items() if lag or name != "lag"}
         if width is None:
             return
-        if self._used() > width - _TAGS:
+        if self._used() > width:
             self._sizes["time"] = len("15:00")
-        if self._used() > width - _TAGS:
-            self._sizes["strategy"] = max(12, self._sizes["strategy"] - (self._used() - width + _TAGS))
+        if self._used() > width:
+            self._sizes["strategy"] = max(12, self._sizes["strategy"] - (self._used() - width))
         for name in ("frame", "conf", "name"):
             if self._used() > width:
                 del self._sizes[name]
@@ -54,12 +52,13 @@ class Columns:
         return Text(self._line(cells, tags(signal)), style=action_style(signal.action))
 
     def _line(self, cells: Mapping[str, str], more: str) -> str:
-        sized = [_sized(cells[name], size, name in _RIGHT) for name, size in self._sizes.items()]
-        line = _GAP.join([*sized, more]).rstrip()
-        return line if self._width is None or cell_len(line) <= self._width else set_cell_size(line, self._width)
+        line = _GAP.join(_sized(cells[name], size, name in _RIGHT) for name, size in self._sizes.items())
+        if self._width is not None and cell_len(line) > self._width:
+            line = set_cell_size(line, self._width)
+        return _GAP.join([line, more]).rstrip()
 
     def _used(self) -> int:
-        return sum(self._sizes.values()) + len(_GAP) * len(self._sizes)
+        return sum(self._sizes.values()) + len(_GAP) * (len(self._sizes) - 1)
 
 
 def below(signal: Signal) -> list[str]:
