@@ -186,6 +186,13 @@ class Content:
         across = np.nan_to_num(np.sign(close - before))
         return np.where(within != 0, within, across).astype(np.int8)
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        from jobs.chart.look import look
+        from jobs.chart.picture import to_png
+
+        return to_png(self, look())
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it: null for what is unknown."""
 

@@ -1,6 +1,5 @@
 """`mystocks-scan chart`: a symbol's K-lines with indicators and the marks of its signals."""
 
-import difflib
 import sys
 import tempfile
 import webbrowser
@@ -16,14 +15,11 @@ from data.errors import UsageError
 from data.files import write_atomically
 from data.schema import FRAMES
 from data.settings import Settings, load_settings
-from data.store import BarStore
-from data.symbols import canonical_or_none
+from jobs.chart.asking import BARS, INDICATORS, chart
 from jobs.chart.content import Content
 from jobs.chart.look import COLORS, THEMES, Colors, Theme, look, terminal_look
-from jobs.chart.making import MOST_BARS, make
-from jobs.chart.placing import named_by, wanted
+from jobs.chart.making import MOST_BARS
 from jobs.chart.terminal import bars_that_fit, to_terminal
-from jobs.commands.scan import default_frame
 from jobs.options import (
     DAY,
     config_option,
@@ -35,16 +31,11 @@ from jobs.options import (
     store_option,
     verbosity_options,
 )
-from jobs.wiring import choose_warm, use_kernel_cache
-from scanner.loading import load
-from scanner.strategy import PythonStrategy, Rule
 
-INDICATORS = "SMA(5), SMA(20), SMA(60), SMA(volume,5), MACD, KDJ"
 HTML, PNG, TERMINAL, JSON = "HTML", "PNG", "terminal", "JSON"
 FORMS = {".html": HTML, ".htm": HTML, ".png": PNG}
-BARS = {HTML: 250, PNG: 120, JSON: 250}
-"""Of each form, where nothing else is said; a terminal shows what fits."""
-NEAREST = 5
+USUAL = {HTML: 250, PNG: BARS, JSON: 250}
+"""Bars of each form, where nothing else is said; a terminal shows what fits."""
 
 
 @click.command("chart")
@@ -88,7 +79,7 @@ def command(**given: Any) -> None:
     settings = load_settings(given["config"], {"chart": {"colors": given["colors"]}})
     form = form_of(given)
     width = Console().width
-    content = content_of(settings, given, bars_that_fit(width) if form == TERMINAL else BARS[form])
+    content = content_of(settings, given, bars_that_fit(width) if form == TERMINAL else USUAL[form])
     colors = settings.chart.colors
     if form == JSON:
         print_json(content.to_dict())
@@ -150,69 +141,15 @@ def content_of(settings: Settings, given: Mapping[str, Any], usual: int) -> Cont
     since, until = given["since"], given["until"]
     if since is not None and until is not None and until < since:
         raise UsageError(f"--until {until:%Y-%m-%d} lies before --since {since:%Y-%m-%d}")
-    strategy = _strategy(given["strategy"], given["strategies"] or settings.scan.strategies)
-    texts = given["indicators"] if given["indicators"] is not None else "" if strategy else INDICATORS
-    drawn = wanted([texts])
-    store = open_store(given["config"], given["store"])
-    use_kernel_cache(settings)
-    terms = [one.term for one in (*drawn, *(named_by(strategy) if strategy else ()))]
-    engine, _, _ = choose_warm(settings.scan.engine, "inline", terms)
-    return make(
-        store,
-        find_symbol(store, given["symbol"]),
-        given["frame"] or _frame(store, strategy),
-        drawn,
-        engine,
-        strategy=strategy,
+    return chart(
+        given["symbol"],
+        open_store(given["config"], given["store"]),
+        frame=given["frame"],
+        indicators=given["indicators"],
+        strategy=given["strategy"],
+        strategies=given["strategies"],
         bars=given["bars"] or (usual if since is None or given["terminal"] else MOST_BARS),
         since=None if since is None else midnight(since),
         until=None if until is None else midnight(until + timedelta(days=1)) - 1,
-        kinds=settings.scan.universe,
+        settings=settings,
     )
-
-
-def find_symbol(store: BarStore, text: str) -> str:
-    """The canonical symbol of a code in any spelling, or of a stock's name or a part of it that no other has.
-
-    Raises UsageError with the nearest there are.
-    """
-    symbol = canonical_or_none(text)
-    if symbol is not None:
-        return symbol
-    names = {symbol: name for symbol, (name, _) in store.names().items()}
-    plain = text.strip()
-    for found in (
-        [symbol for symbol, name in names.items() if name == plain],
-        [symbol for symbol, name in names.items() if plain and plain.lower() in name.lower()],
-    ):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            several = ", ".join(f"{symbol} {names[symbol]}" for symbol in sorted(found)[:NEAREST])
-            raise UsageError(f"{text!r} is the name of {len(found)} symbols: {several}. Name one of them by its code")
-    known = {symbol[:6]: symbol for frame in store.frames() for symbol in store.symbols(frame)}
-    known |= {symbol: symbol for symbol in known.values()} | {name: symbol for symbol, name in names.items()}
-    begins = [key for key in sorted(known) if plain and key.startswith(plain.upper())]
-    alike = difflib.get_close_matches(plain.upper(), known, NEAREST, 0.5)
-    near = list(dict.fromkeys(known[key] for key in [*begins, *alike]))[:NEAREST]
-    hint = ", ".join(f"{symbol} {names.get(symbol, '')}".strip() for symbol in near)
-    raise UsageError(
-        f"{text!r} is no symbol and no name of one"
-        + (f"; the nearest are {hint}" if near else ". Write 600519.SH, sh600519 or 600519")
-    )
-
-
-def _frame(store: BarStore, strategy: Rule | PythonStrategy | None) -> str:
-    """The strategy's own, if the store has bars of it; else as a scan takes it."""
-    own = [frame for frame in strategy.frames if store.files(frame)] if strategy else []
-    return own[0] if own else default_frame(store)
-
-
-def _strategy(name: str | None, paths: Any) -> Rule | PythonStrategy | None:
-    if name is None:
-        return None
-    strategies = load(paths)
-    if name not in strategies:
-        near = difflib.get_close_matches(name, strategies, NEAREST) or list(strategies)
-        raise UsageError(f"there is no strategy {name!r}; there are {', '.join(near)}. --strategies PATH names others")
-    return strategies[name]
