@@ -33,6 +33,7 @@ from jobs.drill import chosen, golden_bits, market, whole_market
 from jobs.findings import Finding, gib
 from jobs.gpu_checks import check_gpu, check_gpu_drill
 from jobs.show import local_time
+from jobs.sinks import make_rules, open_channels
 from scanner.engines import warm
 from scanner.engines.base import ENGINES, ON_CPU, Engine, by_symbol, choose
 from scanner.indicators import catalog, kernels
@@ -315,6 +316,15 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
         yield Finding("OK", text)
 
 
+def check_sinks(settings: Settings) -> Iterator[Finding]:
+    """Where signals go besides subscribers; nothing is sent."""
+    alerts, influx = settings.alerts, settings.influx
+    make_rules(alerts)
+    channels = [f"{name} ({one.service})" for name, one in open_channels(alerts).items()] if alerts.channels else []
+    told = f"alerts to {', '.join(channels)}; 'mystocks-scan alerts test' tries them" if channels else "no alerts"
+    yield Finding("OK", f"{told}; {f'InfluxDB at {influx.url}' if influx.bucket else 'no InfluxDB'}")
+
+
 CHECKS: dict[str, Check] = {
     "python": check_python,
     "packages": check_packages,
@@ -327,6 +337,7 @@ CHECKS: dict[str, Check] = {
     "gpu": check_gpu,
     "calendar": check_calendar,
     "ports": check_ports,
+    "sinks": check_sinks,
     "terminal": check_terminal,
 }
 FULL_CHECKS: dict[str, Check] = {"golden": check_golden, "gpu-drill": check_gpu_drill, "cluster": check_cluster}

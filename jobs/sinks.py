@@ -9,7 +9,7 @@ from data.history import SignalHistory
 from data.settings import AlertRule, AlertSettings, InfluxSettings, Settings
 from data.store import BarStore
 from data.symbols import canonical
-from jobs.alert_text import market_of
+from jobs.alert_text import market_of, title
 from jobs.stages.alerting import Alerting
 from jobs.stages.influx import Recording
 from streaming.alerts.delivery import Delivery, Ledger
@@ -61,13 +61,19 @@ def _count(result: str, n: int) -> None:
 def open_alerting(alerts: AlertSettings, store: BarStore, bus: Bus, history: SignalHistory) -> Alerting:
     """The stage that tells of signals. Raises SettingsError."""
     channels = open_channels(alerts)
-    rules = make_rules(alerts)
+    rules, market = make_rules(alerts), market_of(store)
 
     def deliveries(ledger: Ledger) -> list[Delivery]:
         made = []
         for name, channel in channels.items():
             own = alerts.channels[name]
-            outbox = Outbox(channel.fits, per_minute=own.per_minute, attempts=own.attempts, backoff_s=alerts.backoff_s)
+            outbox = Outbox(
+                channel.fits,
+                sender=title(market),
+                per_minute=own.per_minute,
+                attempts=own.attempts,
+                backoff_s=alerts.backoff_s,
+            )
             made.append(Delivery(channel, outbox, ledger, timeout_s=own.timeout_s))
         return made
 
@@ -77,7 +83,7 @@ def open_alerting(alerts: AlertSettings, store: BarStore, bus: Bus, history: Sig
         rules,
         deliveries,
         store.root / ALERTS,
-        market=market_of(store),
+        market=market,
         max_age_s=alerts.max_age_s,
         drain_s=alerts.drain_s,
     )

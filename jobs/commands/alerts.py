@@ -78,7 +78,7 @@ def test(names: tuple[str, ...], config: Path | None, as_json: bool) -> int:
         for row in rows:
             print_json(row)
     else:
-        _print(rows, ("channel", "service", "address", "seconds", "result"))
+        _print(rows, ("channel", "service", "seconds", "result"))
     return 0 if all(row["ok"] for row in rows) else 1
 
 
@@ -185,8 +185,8 @@ def _print_letters(letters: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        table.add_column(name.removesuffix("_s").replace("min_", "").replace("_", " "), overflow="fold")
     for row in rows:
         cells = [row.get(name, "") for name in columns]
-        table.add_row(*(", ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells))
+        table.add_row(*("\n".join(cell) if isinstance(cell, list) else str(cell) for cell in cells))
     Console(highlight=False, markup=False).print(table)

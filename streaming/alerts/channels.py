@@ -29,6 +29,8 @@ LONGEST_BODY = 20_000
 """Characters of a message where the channel itself takes more."""
 BY_HOST = frozenset({"json", "xml", "form", "mailto"})
 """Schemes whose addresses are shown by their host alone: anything else of them may be a secret."""
+EXACT = "Socket Exception: "
+"""How Apprise's log begins where it says what went wrong."""
 SENT = range(200, 300)
 BUSY = frozenset({408, 425, 429})
 """Client errors that ask for another attempt."""
@@ -81,7 +83,7 @@ class AppriseChannel:
         schema = whole.partition(":")[0]
         self._vendor = VENDORS.get(schema, Vendor(min(plugin.body_maxlen, LONGEST_BODY)))
         self.service = str(plugin.service_name)
-        self.masked = masked.partition("?")[0]
+        self.masked = masked.partition("?")[0].rstrip("/")
         if schema.rstrip("s") in BY_HOST:
             self.masked = f"{schema}://{plugin.host or ''}{f':{plugin.port}' if plugin.port else ''}/***"
         self._secrets = _secrets(f"{url} {whole}", self.masked)
@@ -130,7 +132,8 @@ class AppriseChannel:
         """What Apprise said where no answer came."""
         if heard.errors:
             return ChannelError(heard.errors[-1], reason="unreachable")
-        return ChannelError(self._clean(" / ".join(heard.said[-2:]) or "Apprise says no more"), reason="error")
+        exact = [text.removeprefix(EXACT) for text in heard.said if text.startswith(EXACT)]
+        return ChannelError(self._clean((exact or heard.said or ["Apprise says no more"])[-1]), reason="error")
 
     def _clean(self, text: str) -> str:
         """A vendor's or a library's words, on one line, without secrets, never long."""
@@ -207,7 +210,7 @@ class _Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if (heard := _hearing.now) is not None:
             text = record.getMessage()
-            if record.levelno >= logging.WARNING or text.startswith("Socket Exception"):
+            if record.levelno >= logging.WARNING or text.startswith(EXACT):
                 heard.said.append(text)
 
 

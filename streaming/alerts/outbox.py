@@ -85,7 +85,8 @@ class Outbox:
     """The queue of one channel, in the order of the signals.
 
     A batch becomes one message; as many as it needs where they do not fit into one. No more than `per_minute` attempts
-    begin in a minute: at the cap everything is held back for a minute, and then told by one digest. `fits`: whether a
+    begin in a minute: at the cap everything is held back for a minute, and then told by one digest, whose title begins
+    with `sender`. `fits`: whether a
     title and a body are within the channel's size. `size`: alerts that may wait; beyond it the oldest go.
     """
 
@@ -93,12 +94,13 @@ class Outbox:
         self,
         fits: Callable[[str, str], bool],
         *,
+        sender: str = "",
         per_minute: int = 15,
         attempts: int = 6,
         backoff_s: float = 2.0,
         size: int = 1000,
     ) -> None:
-        self._fits, self._per_minute, self._attempts = fits, per_minute, attempts
+        self._fits, self._sender, self._per_minute, self._attempts = fits, sender, per_minute, attempts
         self._backoff_s, self._size = backoff_s, size
         self._queue: deque[Batch] = deque()
         self._waiting = 0
@@ -215,7 +217,7 @@ class Outbox:
         total = held.actions.total()
         counts = ", ".join(f"{n} {action}" for action, n in held.actions.most_common())
         lines = [alert.head for _, _, alert in sorted(held.top, key=lambda item: item[:2], reverse=True)]
-        title = f"{total} alerts held back"
+        title = f"{self._sender}: {total} alerts held back"
         head = f"over the cap of {self._per_minute} messages a minute: {counts}. The most confident:"
         n = self._room(f"{title}\n{head}", lines)
         return Message(title, cut(self._fits, title, "\n".join([head, *lines[:n]])), (), held.first, digest=total)

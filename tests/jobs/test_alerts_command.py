@@ -96,6 +96,15 @@ def test_a_channel_that_hangs_is_said_to_hang_and_the_other_is_told(town: Town) 
     assert (code, desk["result"], own["ok"]) == (1, "no answer within 0.3 s", True)
 
 
+def test_doctor_looks_at_channels_and_shows_no_secret(town: Town) -> None:
+    config = str(town.folder / "mystocks-scan.yaml")
+    done = CliRunner().invoke(cli, ["doctor", "--json", "--config", config], standalone_mode=False)
+    assert [secret for secret in (*SECRETS, "s3cr3t") if secret in done.output] == []
+    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["check"] == "sinks"]
+    assert (found["status"], "desk (DingTalk), own (JSON)" in found["text"]) == ("OK", True)
+    assert not town.dingtalk.asked
+
+
 @pytest.mark.parametrize("args", [("test",), ("list",)])
 def test_without_channels_there_is_nothing_to_test(town: Town, args: tuple[str, ...]) -> None:
     town.settings("alerts: {}")

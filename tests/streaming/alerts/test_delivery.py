@@ -223,4 +223,4 @@ def test_the_end_waits_for_what_is_queued_and_for_no_minute() -> None:
 
         ledger = play(scene, webhook(port), per_minute=2)
     assert ledger.told == [1, 2]
-    assert "3 alerts held back" in server.texts[-1]
+    assert ": 3 alerts held back" in server.texts[-1]

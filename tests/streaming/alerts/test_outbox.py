@@ -21,7 +21,7 @@ def batch(first: int, n: int = 1, *, confidence: float = 0.5, title: str = "scan
 
 
 def outbox(longest: int = 10_000, **given: float) -> Outbox:
-    return Outbox(lambda title, body: len(title) + len(body) <= longest, **given)  # type: ignore[arg-type]
+    return Outbox(lambda title, body: len(title) + len(body) <= longest, sender="us", **given)  # type: ignore[arg-type]
 
 
 def drain(box: Outbox, now: float) -> list[Message]:
@@ -73,7 +73,7 @@ def test_over_the_cap_all_is_held_for_a_minute_and_told_in_one_digest() -> None:
     assert abs(box.due(69.9) - 0.1) < 1e-6  # type: ignore[operator]
     (digest,) = drain(box, 70)
     assert (digest.digest, digest.alerts, digest.first) == (7, (), (EPOCH, 3))
-    assert digest.title == "7 alerts held back"
+    assert digest.title == "us: 7 alerts held back"
     assert "2 messages a minute: 7 BUY" in digest.body
     named = [line for line in digest.body.splitlines() if line.startswith("head")]
     assert named == [f"head {n}" for n in (6, 7, 8, 9, 5, 4, 3)]
