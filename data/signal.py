@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from data.notebook import html_table
 from data.schema import SIGNAL, SIGNAL_ADDED
 
 ACTIONS = ("BUY", "SELL", "ALERT")
@@ -85,6 +86,12 @@ class Signal:
         row = dict(zip(_NAMES, _fields(self), strict=True))
         row["bar_end"], row["origin"], row["values"] = iso(self.bar_end), iso(self.origin), _json_values(self)
         return row
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was said, and the values that made it fire."""
+        names = ("bar_end", "symbol", "name", "action", "strategy", "frame", "price", "confidence", "engine", "id")
+        row = self.to_dict()
+        return html_table([*((name, row[name]) for name in names), *self.values.items()])
 
     def numbered(self, epoch: str, seq: int, published_ns: int) -> Self:
         """The same signal as the history keeps it; its id is not computed again."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data.notebook import html_table
 from data.panel import NO_BAR, Packed
 from data.signal import Signal
 from scanner.decide import Hit, Newest, Standing, decide
@@ -21,6 +22,8 @@ from scanner.terms import Term
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
+SHOWN = 50
+"""Hits that a notebook shows."""
 Mask = npt.NDArray[np.bool_]
 Ready = Callable[[str, Sequence[str]], Mask]
 """Strategy, symbols -> (symbols,) whether it may look at each."""
@@ -47,6 +50,14 @@ class ScanResult:
     elapsed_s: float = 0.0
     reports: tuple[Report, ...] = field(default=(), compare=False)
     """What came of the engine on each shard."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first hits, and how many there are."""
+        shown = self.hits[:SHOWN]
+        rows = [(hit.strategy, hit.action, hit.symbol, hit.price, hit.confidence) for hit in shown]
+        more = f", {len(shown)} of them here" if len(shown) < len(self.hits) else ""
+        caption = f"{len(self.hits)} hits among {self.n_symbols} symbols ({self.frame}, engine {self.engine}){more}"
+        return html_table(rows, ("strategy", "action", "symbol", "price", "confidence"), caption)
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
