@@ -185,6 +185,8 @@ def _scan(interval: Interval) -> dict[str, Any]:
         "engine": result.engine,
         "symbols": interval.n_bars,
         "signals": len(interval.signals),
+        "silent": interval.scanned.silent,
+        "indicators": result.n_indicators,
         "ready": None if coverage is None else {"ready": coverage.ready, "symbols": coverage.symbols},
         "fallbacks": list(result.fallbacks),
         "failed": dict(result.failed),

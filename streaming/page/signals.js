@@ -35,7 +35,7 @@ export class SignalTable {
 
   /** Take what was just published, oldest first; what is here already is left out. */
   take(signals) {
-    const fresh = this.#fresh(signals);
+    const fresh = this.#fresh(signals).sort(inOrder);
     this.#kept.push(...fresh);
     this.#bound();
     if (this.#waiting.length === 0 && fresh.length) setTimeout(() => this.#show(), document.hidden ? 1000 : 50);
@@ -45,7 +45,7 @@ export class SignalTable {
   /** Take signals of before, wherever they belong. */
   takeOlder(signals) {
     this.#kept.push(...this.#fresh(signals));
-    this.#kept.sort((a, b) => (a.epoch === b.epoch ? a.seq - b.seq : a.epoch < b.epoch ? -1 : 1));
+    this.#kept.sort(inOrder);
     this.#bound();
     this.#refilter();
   }
@@ -177,6 +177,12 @@ export class SignalTable {
     event.preventDefault();
     next.querySelector("button").focus();
   }
+}
+
+/** By publication and, of what one scan published, by confidence. */
+function inOrder(a, b) {
+  if (a.epoch !== b.epoch) return a.epoch < b.epoch ? -1 : 1;
+  return a.published_ns - b.published_ns || a.confidence - b.confidence || a.seq - b.seq;
 }
 
 /** A name that may be broken after each underscore. */

@@ -57,7 +57,7 @@ function breadth({ breadth: found, elsewhere }) {
       { class: "middle" },
       bar,
       element("small", {
-        text: `${count(unchanged)} unchanged · ${count(symbols)} of ${count(of)} traded · ${found.frame} bar ${day(found.bar_end)} ${minute(found.bar_end)}`,
+        text: `${count(unchanged)} unchanged · ${count(symbols)} of ${count(of)} traded`,
       }),
     ),
     figure("跌停 limit down", limitDown, "down"),
@@ -81,6 +81,7 @@ function scan({ scans, elsewhere }) {
   ]);
   const engines = [...new Set(scans.map((one) => one.engine))].join(", ");
   const fallbacks = scans.flatMap((one) => one.fallbacks.map((why) => `${one.frame} fell back: ${why}`));
+  const sum = (name) => count(scans.reduce((total, one) => total + one[name], 0));
   const failed = scans.flatMap((one) =>
     Object.entries(one.failed).map(([name, why]) => `${name} was switched off: ${why}`),
   );
