@@ -81,18 +81,15 @@ function scan({ scans, elsewhere }) {
   ]);
   const engines = [...new Set(scans.map((one) => one.engine))].join(", ");
   const fallbacks = scans.flatMap((one) => one.fallbacks.map((why) => `${one.frame} fell back: ${why}`));
+  const said = fallbacks.length ? `${fallbacks.length} fallbacks` : "no fallbacks";
   const sum = (name) => count(scans.reduce((total, one) => total + one[name], 0));
   const failed = scans.flatMap((one) =>
     Object.entries(one.failed).map(([name, why]) => `${name} was switched off: ${why}`),
   );
   return [
     table(head, rows),
-    element(
-      "p",
-      { class: "under" },
-      `engine ${engines}`,
-      element("span", { text: fallbacks.length ? "" : " · no fallbacks" }),
-    ),
+    element("p", { class: "under", text: `engine ${engines}, ${sum("indicators")} indicators, ${said}` }),
+    element("p", { class: "under", text: `${sum("silent")} signals kept silent by a cooldown` }),
     ...[...fallbacks, ...failed].map((text) => element("p", { class: "wrong", text })),
   ];
 }
