@@ -209,9 +209,11 @@ def main() -> None:
             wait_for(f"http://127.0.0.1:{port}/readyz", process, folder / "service.log")
             n_signals = asyncio.run(subscribe(f"ws://127.0.0.1:{port}/ws/signals", given.seconds))
             rows = ask(asked)
-            start = time.perf_counter()
-            n_bytes = len(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).content)
-            scrape_ms = (time.perf_counter() - start) * 1e3
+            scrapes = []
+            for _ in range(20):
+                start = time.perf_counter()
+                n_bytes = len(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).content)
+                scrapes.append((time.perf_counter() - start) * 1e3)
             since = time.time() - given.seconds
             params = {"query": "mystocks_signal_latency_seconds_bucket", "start": str(since), "end": str(time.time())}
             found = httpx.get(f"{asked}/api/v1/query_exemplars", params=params, timeout=30).json()["data"]
@@ -225,7 +227,7 @@ def main() -> None:
         "faults": len(bad),
         "signals seen by the subscriber": n_signals,
         "exemplars": exemplars,
-        "one scrape, ms": round(scrape_ms, 1),
+        "one scrape, ms": round(min(scrapes), 1),
         "one scrape, bytes": n_bytes,
     } | {f"metering {what}, us": us for what, us in costs(5500).items()}
     if given.json:

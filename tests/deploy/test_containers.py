@@ -44,7 +44,7 @@ def commands() -> list[tuple[str, str]]:
 def variables(text: str) -> dict[str, str]:
     """MYSTOCKS_SCAN__ -> its value, as Dockerfiles, compose files and units write it."""
     found = dict(re.findall(r"(MYSTOCKS_SCAN__\w+)(?:=|: *)\"?([^\s\"\\]*)", text))
-    return {name: value.replace("${FEED}", DOT_ENV["FEED"]) for name, value in found.items() if value}
+    return {name: value.replace("${FEED:-sim}", DOT_ENV["FEED"]) for name, value in found.items() if value}
 
 
 @pytest.mark.parametrize(("where", "line"), commands(), ids=lambda value: str(value))
