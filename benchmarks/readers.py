@@ -90,6 +90,12 @@ def _frame(sock: socket.socket) -> bytes:
     return _exactly(sock, size)
 
 
+def wait_for_signals(sock: socket.socket) -> None:
+    """Return when the next signals have come to a subscriber."""
+    while not _SEQ.search(_frame(sock), 0, 200):
+        pass
+
+
 class _Subscriber:
     """One socket, and where in the stream of frames it is."""
 
@@ -142,43 +148,56 @@ class _Subscriber:
                 out.stamps[seq] = tuple(map(int, stamps.groups()))
 
 
-def read(port: int, wanted: Sequence[Mapping[str, Any]], control: Connection) -> None:
-    """A process: subscribe all, say so, read until told to stop, hand over what was read."""
-    subscribers: dict[int, _Subscriber] = {}
-    poll = select.epoll()
-    for number, one in enumerate(wanted):
-        sock = connect(port, one)
+class _Readers:
+    """All of a process, and what they read."""
+
+    def __init__(self) -> None:
+        self.out = Read()
+        self._subscribers: dict[int, _Subscriber] = {}
+        self._poll = select.epoll()
+        self._buffer = memoryview(bytearray(1 << 20))
+
+    def add(self, number: int, sock: socket.socket) -> None:
+        """One more."""
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sock.setblocking(False)
-        subscribers[sock.fileno()] = _Subscriber(number, sock)
-    control.send("ready")
-    for fd in subscribers:
-        poll.register(fd, select.EPOLLIN)
-    poll.register(control.fileno(), select.EPOLLIN)
-    out, buffer = Read(), memoryview(bytearray(1 << 20))
-    began = time.process_time()
-    while True:
-        for fd, _ in poll.poll():
-            subscriber = subscribers.get(fd)
-            if subscriber is None:
-                if fd != control.fileno() or control.recv() == "stop":
-                    out.cpu_s = time.process_time() - began
-                    control.send(out)
-                    os._exit(0)  # thousands of sockets at once
-                continue
+        self._subscribers[sock.fileno()] = _Subscriber(number, sock)
+        self._poll.register(sock, select.EPOLLIN)
+
+    def turn(self, timeout_s: float) -> None:
+        """Read what there is; wait so long for something."""
+        for fd, _ in self._poll.poll(timeout_s):
+            subscriber = self._subscribers[fd]
             try:
-                n, about, _, _ = subscriber.sock.recvmsg_into([buffer], 64)
+                n, about, _, _ = subscriber.sock.recvmsg_into([self._buffer], 64)
             except BlockingIOError:
                 continue
             except OSError as error:
                 n, about = 0, []
-                out.lost.append(str(error))
+                self.out.lost.append(str(error))
             read_ns = time.time_ns()
             if n == 0:
-                poll.unregister(fd)
+                self.out.lost.append("closed")
+                self._poll.unregister(fd)
                 subscriber.sock.close()
-                del subscribers[fd]
+                del self._subscribers[fd]
                 continue
-            out.n_bytes += n
+            self.out.n_bytes += n
             seconds, ns = struct.unpack("qq", about[0][2][:16]) if about else divmod(read_ns, 10**9)
-            subscriber.take(buffer[:n], out, seconds * 10**9 + ns, read_ns)
+            subscriber.take(self._buffer[:n], self.out, seconds * 10**9 + ns, read_ns)
+
+
+def read(port: int, wanted: Sequence[Mapping[str, Any]], control: Connection) -> None:
+    """A process: subscribe all, say so, read until told to stop, hand over what was read."""
+    readers = _Readers()
+    for number, one in enumerate(wanted):
+        readers.add(number, connect(port, one))
+        readers.turn(0)  # those that are there already are sent signals, and asked whether they live
+    control.send("ready")
+    began = time.process_time()
+    while not control.poll():
+        readers.turn(0.05)
+    control.recv()
+    readers.out.cpu_s = time.process_time() - began
+    control.send(readers.out)
+    os._exit(0)  # thousands of sockets at once

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -37,13 +38,14 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from benchmarks.readers import STAMPS, Read, connect, read
+from benchmarks.readers import STAMPS, Read, connect, read, wait_for_signals
 from benchmarks.services import WAYS, Service, allow_files, cpu_s, memory_bytes
 from data.history import SignalHistory
 from data.simulator import SimulatedMarket
 
-WARM_UP_S = 5.0
-SETTLE_S = 2.0
+WARM_UP = 5
+"""Scans that are published before anything is measured."""
+SETTLE_S = 1.0
 MIB = 2**20
 
 
@@ -120,16 +122,17 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         options = ["--symbols", str(given.symbols), f"--speed={given.speed}"]
         service = Service(given.way, Path(folder), options)
         try:
-            time.sleep(WARM_UP_S)
+            wait_for_scans(service, 1)
             before = memory_bytes(service.pid)
             crowd = Crowd(service.port, wanted, given.readers)
             report["connection_kib"] = round((memory_bytes(service.pid) - before) / 1024 / given.subscribers, 1)
-            time.sleep(SETTLE_S)
+            wait_for_scans(service, WARM_UP)
             began, busy = time.time_ns(), {pid: cpu_s(pid) for pid in service.pids}
             phases = [phase for _ in range(given.cycles) for phase in run_phases(service, given)]
             ended = time.time_ns()
             report["service_cpu_s"] = round(sum(cpu_s(pid) - busy.get(pid, 0) for pid in service.pids), 2)
             report["service_mib"] = round(memory_bytes(service.pid) / MIB, 1)
+            wait_for_scans(service, 1)
             time.sleep(SETTLE_S)
             found = crowd.stop()
         finally:
@@ -146,6 +149,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "readers_cpu_s": round(sum(one.cpu_s for one in found), 1),
         "service_cpu_ms_an_interval": 0.0,
         "wrong": wrong,
+        "lost": dict(Counter(reason for part in found for reason in part.lost)),
     }
     report["service_cpu_ms_an_interval"] = round(1e3 * report.pop("service_cpu_s") / report["intervals"], 1)
     if given.bad:
@@ -157,6 +161,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("websockets", "distributed", "pyarrow", "numpy")},
     }
     return report
+
+
+def wait_for_scans(service: Service, n: int) -> None:
+    """Return once so many more have been sent."""
+    probe = connect(service.port, {})
+    for _ in range(n):
+        wait_for_signals(probe)
+    probe.close()
 
 
 def run_phases(service: Service, given: argparse.Namespace) -> list[dict[str, Any]]:
