@@ -1,9 +1,11 @@
 """A shard's bars, kept where they are scanned: read from the store once, then advanced by the newest micro-batch."""
 
+import copy
 import functools
 import logging
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,19 @@ class Resident:
         self._stop += 1
         self.times = np.append(self.times, upto)
         self.news = News(has, self._rebase(np.flatnonzero(has & moved)))
+
+    def copy(self) -> "Resident":
+        """Another that goes its own way, with room for one bar more."""
+        other = copy.copy(self)
+        first, spare = self._first, (1, len(self.symbols))
+        other._matrices = {
+            name: np.concatenate([matrix[first : self._stop], np.full(spare, _empty(matrix.dtype))])
+            for name, matrix in self._matrices.items()
+        }
+        other._stop = self._stop - first
+        other._gapped = self._gapped.copy()
+        other.memo, other.following, other.news = {}, None, None
+        return other
 
     def revise(self, table: pa.Table, end: int) -> bool:
         """Take changes to bars of one end, of those that stand behind another of their session; other symbols' rows are
@@ -217,20 +232,7 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
     `ahead`: what reads the store's files, where the shard is the market and its files are being read already.
     """
     with _lock:
-        key = task.key
-        # Mostly it is the one that was asked last: a key of so many symbols takes long to hash.
-        last, resident = next(reversed(_residents.items()), (None, None))
-        if task.once or last != key:
-            resident = None if task.once else _residents.get(key)
-        kept = resident
-        once = task.once or (task.revises is not None and not _revise(resident, task))
-        if resident is None or once or not _bring_upto(resident, task):
-            resident = _read(task, ahead)
-        if not once and (last != key or resident is not kept):
-            _residents[key] = resident
-            _residents.move_to_end(key)
-            while len(_residents) > MOST:
-                _residents.popitem(last=False)
+        resident = _resident(task, ahead)
         engine, _ = choose(task.engine)
         return scan_shard(
             task.plan,
@@ -244,6 +246,38 @@ def run_shard(task: ShardTask, ahead: ReadFile | None = None) -> ShardAnswer:
             memo=resident.memo,
             compute=functools.partial(_computed, resident, task.plan, engine),
         )
+
+
+def _resident(task: ShardTask, ahead: ReadFile | None) -> Resident:
+    """The bars of a task: those that are kept, brought up to where it asks, or as they would be."""
+    if task.revises is not None:
+        return _kept(task, ahead) if _revise(_residents.get(task.key), task) else _read(task, ahead)
+    if not task.once:
+        return _kept(task, ahead)
+    if task.batch is None or task.previous is None:
+        return _read(task, ahead)
+    closed = replace(task, bar_end=task.previous, previous=None, batch=None, once=False)
+    look = _kept(closed, ahead).copy()
+    if not _bring_upto(look, task):
+        return _read(task, ahead)
+    look.news = None  # it is looked at once: nothing follows it
+    return look
+
+
+def _kept(task: ShardTask, ahead: ReadFile | None) -> Resident:
+    """The bars that stay in this process, up to the task's bar end."""
+    key = task.key
+    # Mostly it is the one that was asked last: a key of so many symbols takes long to hash.
+    last, known = next(reversed(_residents.items()), (None, None))
+    if last != key:
+        known = _residents.get(key)
+    resident = known if known is not None and _bring_upto(known, task) else _read(task, ahead)
+    if last != key or resident is not known:
+        _residents[key] = resident
+        _residents.move_to_end(key)
+        while len(_residents) > MOST:
+            _residents.popitem(last=False)
+    return resident
 
 
 def _computed(resident: Resident, plan: Plan, engine: Engine, source: Source, current: Mask) -> Computed:

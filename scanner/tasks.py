@@ -38,7 +38,7 @@ class ShardTask:
     revision: int = 0
     """Another one than before where stored bars have changed, not only come."""
     once: bool = False
-    """Whether nothing of what is read is kept: for bars that are still open, and for a look back at older ones."""
+    """Whether nothing of the batch is kept, for its bars are still open; without one, nothing of what is read."""
     factors: str = ""
     """Which imported factors count: `FactorStore.imported`."""
     revises: int | None = None

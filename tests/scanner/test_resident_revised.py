@@ -1,5 +1,6 @@
 """Changes to bars that a shard keeps: it answers as one that reads them from the store, to the last bit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,40 @@ def test_a_late_bar_of_one_that_had_none_and_changes_that_come_again(
     again = shard.asked(shard.task(10, changes, revises=shard.revision - 1), monkeypatch)
     assert answer_of(first) == answer_of(again)
     assert shard.reads == reads
+
+
+def test_a_look_at_open_bars_is_a_read_of_them_and_leaves_nothing_behind(
+    tmp_path: Path, strategies: Any, simulated: SimulatedMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over a night, and where some have no bar yet; then the bars close otherwise."""
+    shard = Shard(tmp_path / "store", strategies, simulated)
+    for n in range(13):
+        shard.store.append(at(shard.table, shard.ends[n]), "1m")
+    n_hits = 0
+    for n in range(13, 18):
+        closed = at(shard.table, shard.ends[n])
+        rows = np.arange(closed.num_rows) % 7 > 0
+        open_bars = changed(closed, rows, 0, 1.01)
+        aside = BarStore(tmp_path / f"aside-{n}", origin="sim")
+        aside.append(shard.store.table("1m"), "1m")
+        aside.append(open_bars, "1m")
+        reads = shard.reads
+        with monkeypatch.context() as patched:
+            read = resident._read
+
+            def counted(*given: Any, read: Any = read) -> Any:
+                shard.reads += 1
+                return read(*given)
+
+            patched.setattr(resident, "_read", counted)
+            first, again = (answer_of(run_shard(shard.task(n, open_bars, once=True))) for _ in range(2))
+        assert shard.reads - reads == (n == 13), "the bars that have closed are read at the first look, and stay"
+        stayed, resident._residents = resident._residents, type(resident._residents)()
+        expected = answer_of(run_shard(replace(shard.task(n, None), root=str(aside.root))))
+        resident._residents = stayed
+        assert first == again == expected
+        n_hits += len(first["hits"])
+        reads = shard.reads
+        shard.close(n, monkeypatch)
+        assert shard.reads == reads
+    assert n_hits > 20
