@@ -30,9 +30,13 @@ REFUSED: Mapping[int, str] = {
 """The status of HTTP that no retry can mend, in words."""
 RETRIED = frozenset({408, 429})
 """Those below 500 that one can."""
+ENDED: Mapping[int, str] = {
+    1009: "what it was asked is too long: ask for fewer symbols, or for all and choose among them",
+    Close.UNAUTHORISED: f"the token is not known there, or no longer: {_TOKEN}",
+}
+"""The code of a close that no retry can mend, in words."""
 CLOSED: Mapping[int, str] = {
     1001: "the service stops",
-    1009: "what was said is too long: ask for fewer symbols",
     1011: "the service failed, and its log has the reason",
     Close.SLOW: "too much was left unread: ask for less, or read sooner",
     Close.GAP: "the service has lost signals that came next",
@@ -110,8 +114,8 @@ async def signals(
                 raise FeedError(f"there are no signals at {url}: {reason}{words}") from error
         except ConnectionClosed as error:
             code = None if error.rcvd is None else error.rcvd.code
-            if code == Close.UNAUTHORISED:
-                raise FeedError(f"{url}: the token is not known there, or no longer: {_TOKEN}") from error
+            if code is not None and code in ENDED:
+                raise FeedError(f"{url}: {ENDED[code]}") from error
             reason = _why(code)
         except SSLCertVerificationError as error:
             raise FeedError(f"{url}: its certificate is not believed: {error.verify_message}") from error

@@ -18,8 +18,11 @@ const ANSWER_MS = 10_000;
 const UNREACHABLE =
   "cannot connect: no server there, or it refused (a browser is not told which): check address, token and allowed origins";
 
-const TOKEN = "a token is needed, or the one that was shown is not known: 'mystocks-scan token new' makes one where the service runs";
-/** Why a connection ended, by the code that the server closed it with; after these coming back helps. */
+const ENDED = {
+  1009: "what it was asked is too long: ask for fewer symbols",
+  4401: "a token is needed, or the one that was shown is not known: 'mystocks-scan token new' makes one where the service runs",
+};
+/** Why a connection ended, by the code that the server closed it with: after those coming back does not help, after these it does. */
 const CLOSED = {
   1001: "the service stops",
   1011: "the service failed, and its log has the reason",
@@ -56,7 +59,7 @@ export function connectSignals({
   function stored() {
     try {
       const found = JSON.parse(storage?.getItem(storageKey) ?? "null");
-      return typeof found?.epoch === "string" && Number.isInteger(found.seq) ? found : undefined;
+      return typeof found?.epoch === "string" && found.seq >= 0 && Number.isInteger(found.seq) ? found : undefined;
     } catch {
       return undefined; // something else lies there, or the browser allows no storage
     }
@@ -108,7 +111,8 @@ export function connectSignals({
     current.addEventListener("close", ({ code, reason }) => {
       if (lost) return;
       // A page is told by a code, Node by the status of the answer.
-      if (code === 4401 || / 401$/.test(why)) end(TOKEN);
+      const final = ENDED[/ 401$/.test(why) ? 4401 : code];
+      if (final) end(final);
       else lose(code === 1006 ? why : CLOSED[code] ?? `closed by the service (${code}) ${reason}`);
     });
     current.addEventListener("message", ({ data }) => {

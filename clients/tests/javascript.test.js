@@ -193,6 +193,12 @@ test("a refused subscription ends it, with the server's words", async () => {
   expect(all.at(-1).reason).toMatch(/999/);
 });
 
+test("what is too long to ask ends it with a remedy", async () => {
+  const { status } = subscribe({ symbols: Array.from({ length: 2000 }, (_, number) => `${600_000 + number}.SH`) });
+  await status.until((all) => all.at(-1)?.state === "closed");
+  expect(status.items.at(-1).reason).toMatch(/fewer symbols/);
+});
+
 test("a token opens, a wrong one or a revoked one ends it with a remedy, and none is ever told", async () => {
   const own = folder();
   const guarded = await serve(join(own.path, "signals"), { options: ["--token"] });

@@ -14,6 +14,8 @@ import pytest
 
 from data.schema import SIGNAL
 from data.signal import Signal
+from streaming.client import CLOSED, ENDED
+from streaming.closing import Close
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "clients" / "python"
@@ -179,3 +181,12 @@ def test_the_signal_of_the_page_has_every_field() -> None:
     assert list(row) == SIGNAL.names
     made = Signal.from_dict(row)
     assert {name: value for name, value in made.to_dict().items() if name != "id"} | {"id": row["id"]} == row
+
+
+def test_every_close_code_is_on_the_page_and_in_the_clients() -> None:
+    page = (ROOT / "docs" / "subscribers.md").read_text(encoding="utf-8")
+    module = (ROOT / "clients" / "javascript" / "signals.js").read_text(encoding="utf-8")
+    for code in Close:
+        assert str(int(code)) in page
+        assert str(int(code)) in module
+        assert (code in CLOSED) != (code in ENDED)

@@ -344,6 +344,12 @@ def test_a_token_that_is_revoked_ends_it_with_a_remedy(guarded: tuple[Service, s
         started(service, "--token", token)
 
 
+def test_what_is_too_long_to_ask_ends_it_with_a_remedy(service: Service) -> None:
+    symbols = [part for number in range(2000) for part in ("--symbol", f"{600_000 + number}.SH")]
+    with pytest.raises(FeedError, match="fewer symbols"):
+        started(service, *symbols)
+
+
 def test_over_tls_with_an_authority_of_one_s_own(tmp_path: Path) -> None:
     authority, both, ca = trustme.CA(), tmp_path / "both.pem", tmp_path / "ca.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
