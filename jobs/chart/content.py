@@ -4,7 +4,7 @@ Prices stand on the newest shown bar's basis (forward-adjusted), as indicators s
 that was traded, and its mark stands at that price on the adjusted scale.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from jobs.show import local_time
 
 LEAST_SHOWN = 30
 """A chart is as wide as so many bars at least, so that those of a new listing look like bars."""
+LONGEST = 40
+"""Characters of a line's name that are written on a chart."""
 Style = Literal["line", "bars", "dots"]
 
 
@@ -26,6 +28,20 @@ class Line:
     label: str
     values: Floats
     style: Style = "line"
+    owner: str = ""
+    """The indicator that it is one of several outputs of."""
+
+
+def legend(lines: Sequence[Line], title: str = "") -> list[str]:
+    """What is written beside lines: the name of an indicator, or of a pane, before its first output alone."""
+    found, before = list[str](), ""
+    for line in lines:
+        label = line.label.removeprefix(f"{line.owner} ") if line.owner and line.owner == before else line.label
+        if not found and title not in ("", label):
+            label = f"{title} {label}"
+        found.append(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…")
+        before = line.owner
+    return found
 
 
 @dataclass(frozen=True)

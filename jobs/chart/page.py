@@ -50,7 +50,7 @@ from bokeh.models import (
 from bokeh.models import Line as LineGlyph
 from bokeh.resources import Resources
 
-from jobs.chart.content import LEAST_SHOWN, Content, Line
+from jobs.chart.content import LEAST_SHOWN, Content, Line, legend
 from jobs.chart.look import Colors, Look, Theme, look
 from jobs.chart.numbers import large
 
@@ -198,7 +198,7 @@ class _Drawing:
 
     def lines(self, plot: Plot, lines: tuple[Line, ...], prefix: str, title: str = "") -> None:
         """Lines and their legend; a click on a line's name hides it."""
-        items = []
+        items, names = [], legend(lines, title)
         for place, line in enumerate(lines):
             name, color = f"{prefix}_{place}", self.look.lines[place % len(self.look.lines)]
             self.rows[name] = line.values
@@ -215,8 +215,7 @@ class _Drawing:
             else:
                 glyph = LineGlyph(x="x", y=name, line_color=color, line_width=1.4)
             drawn = self.add(plot, glyph)
-            label = f"{title} {line.label}" if place == 0 and title not in ("", line.label) else line.label
-            items.append(LegendItem(label=label, renderers=[drawn]))
+            items.append(LegendItem(label=names[place], renderers=[drawn]))
         if items:
             plot.add_layout(
                 Legend(

@@ -1,7 +1,7 @@
 """A chart as a PNG picture."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from jobs.chart.content import LEAST_SHOWN, Content, Line
+from jobs.chart.content import LEAST_SHOWN, Content, Line, legend
 from jobs.chart.look import Look
 from jobs.chart.numbers import large
 
@@ -97,10 +97,9 @@ def _marks(ax: Axes, content: Content, look: Look) -> None:
         )  # fmt: skip
 
 
-def _lines(ax: Axes, lines: Iterable[Line], look: Look, title: str = "") -> None:
+def _lines(ax: Axes, lines: Sequence[Line], look: Look, title: str = "") -> None:
     """Lines, and their names above them."""
     drawn: list[Any] = []
-    names = []
     for place, line in enumerate(lines):
         color, x = look.lines[place % len(look.lines)], np.arange(len(line.values))
         if line.style == "bars":
@@ -110,8 +109,8 @@ def _lines(ax: Axes, lines: Iterable[Line], look: Look, title: str = "") -> None
             drawn += ax.plot(x, line.values, ".", color=color, markersize=2.5)
         else:
             drawn += ax.plot(x, line.values, color=color, linewidth=1)
-        names.append(f"{title} {line.label}" if place == 0 and title not in ("", line.label) else line.label)
     if drawn:
+        names = legend(lines, title)
         ax.legend(
             drawn, names, loc="upper left", ncols=len(names), fontsize=7, labelcolor=look.ink, facecolor=look.paper,
             edgecolor="none", framealpha=0.6, borderaxespad=0.1, borderpad=0.2, handlelength=1.1, handletextpad=0.4,

@@ -164,8 +164,9 @@ def lines_of(one: Wanted, values: Any, shown: slice, factors: Floats) -> list[Li
         outputs = [(name, value) for name, value in named if (term.indicator.name, name) != ("SUPERTREND", "direction")]
     found = []
     for name, value in outputs:
-        label = f"{term} {name}" if name and one.where != "pane" else name or str(term)
-        found.append(Line(label, column(value, n)[shown], _style(term, name)))
+        owner = str(term) if name and one.where != "pane" else ""
+        label = f"{owner} {name}" if owner else name or str(term)
+        found.append(Line(label, column(value, n)[shown], _style(term, name), owner))
     return found
 
 

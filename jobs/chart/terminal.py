@@ -1,13 +1,13 @@
 """A chart on a terminal: candles to half a character, volume below, signals over and under the bars."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from jobs.chart.content import Content, Line
+from jobs.chart.content import Content, Line, legend
 from jobs.chart.look import Look
 from jobs.chart.numbers import large
 
@@ -139,14 +139,13 @@ def _texts(grid: Grid, scale: dict[int, str], look: Look) -> list[Text]:
     return lines
 
 
-def _newest(title: str, lines: Iterable[Line], look: Look) -> Text:
+def _newest(title: str, lines: Sequence[Line], look: Look) -> Text:
     """The newest values of some lines, each in its colour."""
-    line = Text(title)
-    for place, one in enumerate(lines):
+    line = Text()
+    for place, (name, one) in enumerate(zip(legend(lines, title), lines, strict=True)):
         value = one.values[-1]
-        label = "" if one.label == title else f"{one.label} "
-        words = f"{label}{value:.4g}" if abs(value) < 1000 else f"{label}{value:.2f}" if value == value else f"{label}-"
-        line.append(f"{'  ' if line.plain else ''}{words}", look.lines[place % len(look.lines)])
+        number = "-" if value != value else f"{value:.4g}" if abs(value) < 1000 else f"{value:.2f}"
+        line.append(f"{'  ' if place else ''}{name} {number}", look.lines[place % len(look.lines)])
     return line
 
 

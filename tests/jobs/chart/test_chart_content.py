@@ -19,6 +19,7 @@ from data.history import SignalHistory
 from data.importers import import_files
 from data.signal import Signal
 from data.store import BarStore
+from jobs.chart.content import legend
 from jobs.chart.making import make
 from jobs.chart.memory import memory
 from jobs.chart.placing import MOST_PANES, named_by, wanted, where
@@ -58,6 +59,22 @@ def test_the_newest_bars_with_what_was_asked_for_in_its_place(simulated: BarStor
     close = content.prices["close"]
     np.testing.assert_allclose(content.overlays[0].values[4:], np.convolve(close, np.ones(5) / 5, "valid"))
     assert set(content.panes[2].lines[0].values) <= {0.0, 1.0}
+
+
+def test_an_indicator_s_name_stands_once(simulated: BarStore, engine: Engine) -> None:
+    drawn = wanted(
+        ["BOLL, BBANDS, 1.1 * close, 1.1 * open, KDJ", "RSI(14)", "close > 1.05 * prev(highest(SMA(close, 10), 20), 2)"]
+    )
+    content = make(simulated, simulated.symbols("1d")[0], "1d", drawn, engine, bars=5)
+    assert legend(content.overlays) == [
+        *("TDX_BOLL(20,2) mid", "upper", "lower"),
+        *("BBANDS(20,2,2) upperband", "middleband", "lowerband"),
+        *("1.1 * close", "1.1 * open"),
+    ]
+    kdj, rsi, long = (legend(pane.lines, pane.title) for pane in content.panes)
+    assert kdj == ["KDJ(9,3,3) k", "d", "j"]
+    assert rsi == ["RSI(14)"]
+    assert long == ["close > (1.05 * prev(highest(SMA(10),20…"]
 
 
 def test_values_are_those_of_the_whole_history(simulated: BarStore, engine: Engine) -> None:

@@ -119,7 +119,7 @@ def test_eighty_columns_hold_what_fits(simulated: BarStore, engine: Engine) -> N
     assert f"{content.prices['high'].max():.2f}" in lines[3]
     assert lines[-2].split()[0] == content.labels[0]
     assert lines[-2].split()[-1] == content.labels[-1]
-    assert lines[-1].startswith("KDJ(9,3,3)  k ")
+    assert lines[-1].startswith("KDJ(9,3,3) k ")
     assert set("┃│╷╵") & set("".join(lines))
 
 
