@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -102,6 +103,13 @@ def test_hits_are_the_same_inline_and_on_dask_for_1_2_and_7_shards(
     assert figures.memory_bytes > 1 << 26
     assert dask.dashboard is not None
     assert dask.dashboard.startswith("http://127.0.0.1:")
+
+
+def test_a_cluster_of_its_own_listens_on_this_machine_alone(dask: DaskCluster) -> None:
+    known = dask._client.scheduler_info()
+    assert dask.dashboard is not None
+    for address in (known["address"], *known["workers"], dask.dashboard):
+        assert re.match(r"(tcp|http)://127\.0\.0\.1:", address), address
 
 
 def test_shards_stay_where_they_are_and_advance(dask: DaskCluster, registry: StrategyRegistry, tasks: Any) -> None:
