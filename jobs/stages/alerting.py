@@ -114,6 +114,7 @@ class Alerting:
         known = await asyncio.to_thread(_read_places, self._folder / "places.json")
         self._told = {name: known.get(name, self._newest) for name in self._deliveries}
         self._reached = min(self._told.values(), default=self._newest)
+        await self._keep()
         await self._catch_up()
 
     async def _catch_up(self) -> None:
@@ -149,8 +150,12 @@ class Alerting:
         self._reached = (signals[-1].epoch, signals[-1].seq)
 
     async def _keep_places(self) -> None:
+        """After each message, so that a kill has few told twice; and now and then, for what needed none."""
         while True:
-            await asyncio.sleep(KEEP_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_EVERY_S):
+                    await self.books.changed.wait()
+            self.books.changed.clear()
             await self._keep()
 
     async def _keep(self) -> None:
@@ -175,9 +180,12 @@ class Books:
     def __init__(self, letters: DeadLetters, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._letters, self._clock_ns = letters, clock_ns
         self._dead: list[dict[str, object]] = []
+        self.changed = asyncio.Event()
+        """Set when a message has come to its end."""
 
     def sent(self, channel: str, message: Message) -> None:
         """See `Ledger`."""
+        self.changed.set()
         self.count(channel, "sent", len(message.alerts))
         now = self._clock_ns()
         for alert in message.alerts:
@@ -189,6 +197,7 @@ class Books:
 
     def dead(self, channel: str, message: Message, why: str) -> None:
         """See `Ledger`."""
+        self.changed.set()
         self.count(channel, "failed", len(message.alerts))
         self._dead.append(
             {

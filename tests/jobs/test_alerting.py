@@ -60,9 +60,10 @@ class Desk:
     async def killed(self) -> AsyncIterator[Alerting]:
         """The stage at work, and gone at the end without a word."""
         stage = self.stage()
+        (self.store.root / "alerts").mkdir(exist_ok=True)
         work = asyncio.create_task(stage._work())
-        stage._keep = _nothing  # type: ignore[method-assign]
         yield stage
+        stage._keep = _nothing  # type: ignore[method-assign]
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
@@ -146,6 +147,22 @@ def test_what_was_not_told_before_a_kill_is_told_after_it(desk: Desk) -> None:
         async with desk.telling():
             texts = await desk.read(4)
         assert [text.split()[1] for text in texts] == ["1", "2", "3"]
+
+    asyncio.run(scene())
+
+
+def test_a_kill_in_the_first_moment_loses_nothing(desk: Desk) -> None:
+    desk.settings |= {"backoff_s": 30}
+
+    async def scene() -> None:
+        desk.keep(5)  # before the first start
+        desk.own.faults.append(Fault(500))
+        async with desk.killed():
+            await desk.publish(2)
+            await desk.read(1)
+        async with desk.telling():
+            texts = await desk.read(2)
+        assert [text.split()[1] for text in texts] == ["2"]
 
     asyncio.run(scene())
 
