@@ -25,7 +25,7 @@ COMMANDS = {
     "replay": ("jobs.commands.replay", "Run a recorded session through the live path again, and compare."),
     "watch": ("jobs.commands.watch", "Watch signals live, as a subscriber of /ws/signals."),
     "alerts": ("jobs.commands.alerts", "List, test or retry what tells people of signals."),
-    "token": ("jobs.commands.token", "Make, list and revoke the tokens that subscribers from elsewhere need."),
+    "token": ("jobs.commands.token", "Make, list and revoke the tokens of subscribers from elsewhere."),
     "warm": ("jobs.commands.warm", "Compile the kernels of all indicators for this machine, once."),
     "doctor": ("jobs.commands.doctor", "Check this machine, and say what to do about what it lacks."),
     "benchmark": ("jobs.commands.benchmark", "Measure every engine on the same work, side by side."),
