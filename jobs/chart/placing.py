@@ -15,6 +15,7 @@ from scanner.terms import Term
 
 MOST_PANES = 6
 """With more of them none can be read."""
+MOST_DRAWN = 20
 Where = Literal["prices", "volume", "pane"]
 SHORT = {"BOLL": "TDX_BOLL"}
 """What Chinese software calls it -> the name of that very formula."""
@@ -83,7 +84,9 @@ def wanted(texts: Iterable[str]) -> list[Wanted]:
 
 
 def check(asked: list[Wanted]) -> list[Wanted]:
-    """Refuse more panes than can be read."""
+    """Refuse more than can be read."""
+    if len(asked) > MOST_DRAWN:
+        raise UsageError(f"a chart draws at most {MOST_DRAWN} expressions; got {len(asked)}. Leave some out")
     panes = [str(one.term) for one in asked if one.where == "pane"]
     if len(panes) > MOST_PANES:
         raise UsageError(

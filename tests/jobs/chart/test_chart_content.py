@@ -360,6 +360,8 @@ def test_a_bad_expression_is_told_with_its_place(text: str, words: str) -> None:
 def test_too_many_panes(tmp_path: Path) -> None:
     many = [f"RSI({n})" for n in range(2, MOST_PANES + 3)]
     assert len(wanted([", ".join(many[:MOST_PANES]), "SMA(5)"])) == MOST_PANES + 1
+    with pytest.raises(UsageError, match="at most 20 expressions; got 40"):
+        wanted([", ".join(f"SMA({n})" for n in range(2, 42))])
     with pytest.raises(UsageError, match=f"at most {MOST_PANES} panes"):
         wanted([", ".join(many)])
 
