@@ -157,6 +157,8 @@ class InfluxWriter:
             self._say("no answer in time", "timeout")
         except httpx.HTTPError as error:
             self._say(str(error) or type(error).__name__, "unreachable")
+        except Exception as error:  # as of a token that no header can hold; its text would tell it
+            self._say(type(error).__name__, "error")
         return None
 
     def _trouble(self, answer: httpx.Response | None) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,13 @@ def test_without_channels_there_is_nothing_to_test(town: Town, args: tuple[str, 
     town.settings("alerts: {}")
     with pytest.raises(UsageError, match=r"alerts\.channels"):
         raise town.call(*args).exception or AssertionError
+
+
+def test_without_apprise_it_is_said_what_to_install(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    monkeypatch.delitem(sys.modules, "streaming.alerts.channels")
+    with pytest.raises(SettingsError, match=r"pip install 'mystocks-scan\[alerts\]'"):
+        raise town.call("test").exception or AssertionError
 
 
 def test_an_unknown_channel_is_named(town: Town) -> None:

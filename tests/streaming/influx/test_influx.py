@@ -164,6 +164,19 @@ def test_a_wrong_token_is_said_and_tried_again_for_it_may_be_set_right(caplog: p
     assert "wr0ng" not in caplog.text
 
 
+def test_a_token_that_no_header_can_hold_ends_nothing_and_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Influx()) as influx:
+
+        async def scene(writer: InfluxWriter, counts: Counts) -> None:
+            writer.put(points(0, 3))
+            await until(lambda: counts.troubles["error"] >= 2)
+            writer._database = Database(influx.url, "market", "desk", TOKEN)
+
+        counts = play(scene, influx.url, token="密s3cret")
+    assert counts.results == {"written": 3}
+    assert "s3cret" not in caplog.text
+
+
 def test_memory_is_bounded_and_the_oldest_go() -> None:
     port = free_port()
 
