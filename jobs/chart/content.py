@@ -52,6 +52,11 @@ class Pane:
     lines: tuple[Line, ...]
     levels: tuple[float, ...] = ()
 
+    @property
+    def large(self) -> bool:
+        """Whether its numbers are too large to be written out."""
+        return any((np.abs(line.values) >= 1e5).any() for line in self.lines)
+
 
 @dataclass(frozen=True)
 class Mark:

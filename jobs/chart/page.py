@@ -187,7 +187,7 @@ class _Drawing:
 
     def pane(self, number: int) -> Plot:
         pane = self.content.panes[number]
-        plot = self.plot(HEIGHTS["pane"])
+        plot = self.plot(HEIGHTS["pane"], NumeralTickFormatter(format="0.[00]a") if pane.large else None)
         for level in pane.levels:
             plot.add_layout(Span(location=level, dimension="width", line_dash="dashed", **self.edge()))
         self.lines(plot, pane.lines, f"pane{number}", pane.title)

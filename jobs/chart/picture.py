@@ -64,7 +64,8 @@ def _figure(content: Content, look: Look, heading: str, fonts: list[str]) -> Fig
     _marks(prices, content, look)
     colors = [look.of(direction) for direction in content.direction.tolist()]
     volume.bar(np.arange(len(content)), content.volume, 0.7, color=colors)
-    volume.yaxis.set_major_formatter(FuncFormatter(lambda value, _: large(value)))
+    for ax in (volume, *(ax for ax, pane in zip(panes, content.panes, strict=True) if pane.large)):
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: large(value)))
     _lines(volume, content.volume_lines, look)
     volume.set_ylim(bottom=0)
     for ax, pane in zip(panes, content.panes, strict=True):

@@ -71,6 +71,10 @@ def test_an_indicator_s_name_stands_once(simulated: BarStore, engine: Engine) ->
         *("BBANDS(20,2,2) upperband", "middleband", "lowerband"),
         *("1.1 * close", "1.1 * open"),
     ]
+    assert [pane.large for pane in make(simulated, content.symbol, "1d", wanted(["OBV, RSI"]), engine).panes] == [
+        True,
+        False,
+    ]
     kdj, rsi, long = (legend(pane.lines, pane.title) for pane in content.panes)
     assert kdj == ["KDJ(9,3,3) k", "d", "j"]
     assert rsi == ["RSI(14)"]
