@@ -85,7 +85,8 @@ class Page:
         universe = self._settings.scan.universe
         content = make(self._store, symbol, frame, drawn, engine, bars=CHART_BARS, kinds=universe)
         item = figure_json(content, look(colors, theme))
-        return _json({"symbol": symbol, "frame": frame, "title": content.heading, "notes": content.notes, "item": item})
+        said = {"title": content.heading, "facts": content.facts, "caveats": content.caveats}
+        return _json({"symbol": symbol, "frame": frame, **said, "item": item})
 
     async def symbols(self, query: Mapping[str, str]) -> Answer:
         """Stocks whose code begins with `q`, or whose name has it within; the nearest first."""

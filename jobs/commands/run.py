@@ -59,7 +59,9 @@ _SERVE = ("host", "port", "metrics_port", "dashboard_port", "certificate", "key"
     help="Serve over TLS, wss:// and https://, with this chain in PEM.",
 )
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, if not in the same file.")
-@click.option("--port", type=int, metavar="N", help="Port of /ws/signals; 8765 by default, 0: any free one.")
+@click.option(
+    "--port", type=int, metavar="N", help="Port of /ws/signals and the page; 8765 by default, 0: any free one."
+)
 @click.option(
     "--metrics-port",
     type=int,

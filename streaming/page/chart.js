@@ -13,6 +13,7 @@ const PANES = [
   ["prices alone", ""],
 ];
 const AGAIN_MS = 5_000;
+const RESIZED = 80; // CSS pixels: more than a telephone's bars come and go by
 const storage = () => localStorage;
 
 /** Draws one stock at a time. `chosen` is {symbol, frame}, or null. */
@@ -24,6 +25,7 @@ export class Chart {
   #barEnd = null;
   #timer = 0;
   #range = null;
+  #height = 0;
 
   constructor() {
     this.figure = byId("figure");
@@ -37,6 +39,11 @@ export class Chart {
     });
     byId("frame").addEventListener("change", () => this.show(this.chosen?.symbol, byId("frame").value));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    new ResizeObserver(() => {
+      if (!this.#height || Math.abs(this.figure.clientHeight - this.#height) < RESIZED) return;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.draw(), 300);
+    }).observe(this.figure);
   }
 
   /** The frames that there are bars of. */
@@ -85,14 +92,17 @@ export class Chart {
       const query = { ...this.chosen, indicators: byId("panes").value, colors, theme };
       const [bokeh, drawn] = await Promise.all([loadBokeh(), fetchJson("/api/chart", query, asked.signal)]);
       if (asked.signal.aborted) return;
-      const place = element("div", { class: "drawing" });
+      const place = element("div", { class: "drawing", role: "img", "aria-label": drawn.title });
       const old = this.#views;
       this.figure.replaceChildren(place);
       old?.clear();
-      fit(drawn.item, this.figure.clientHeight);
+      this.#height = this.figure.clientHeight;
+      fit(drawn.item, this.#height);
       this.#views = await bokeh.embed.embed_item(drawn.item, place);
       this.#range = rangeOf(this.#views).join();
-      byId("chart-title").textContent = drawn.title;
+      byId("chart-title").replaceChildren(drawn.title, " ", element("small", { text: drawn.facts.join(" · ") }));
+      byId("notes").textContent = drawn.caveats.join("  ·  ");
+      byId("notes").hidden = !drawn.caveats.length;
       this.figure.dataset.symbol = drawn.symbol;
     } catch (error) {
       if (asked.signal.aborted) return;
