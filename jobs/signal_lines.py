@@ -17,15 +17,21 @@ _GAP = "  "
 
 
 class Columns:
-    """The columns that a width (cells; None: of no edge) has room for; `lag`: with one for the latency."""
+    """The columns that a width (cells; None: of no edge) has room for; `lag`: with one for the latency. `of_today`: of
+    signals whose day goes without saying. `longest`: the cells of the longest strategy's name, where that is known.
+    """
 
-    def __init__(self, width: int | None = None, *, lag: bool = False) -> None:
+    def __init__(
+        self, width: int | None = None, *, lag: bool = False, of_today: bool = False, longest: int | None = None
+    ) -> None:
         self._width = width
         self._sizes = {name: size for name, size in _FULL.items() if lag or name != "lag"}
+        if longest is not None:
+            self._sizes["strategy"] = max(len("strategy"), longest)
         if width is None:
             return
         if self._used() > width:
-            self._sizes["time"] = len("15:00")
+            self._sizes["time"] = len("15:00" if of_today else "05-26 15:00")
         if self._used() > width:
             self._sizes["strategy"] = max(12, self._sizes["strategy"] - (self._used() - width))
         for name in ("frame", "conf", "name"):
@@ -64,7 +70,7 @@ class Columns:
 def below(signal: Signal) -> list[str]:
     """The values that made a signal fire, the time that each stage took, and where it stands in the history."""
     values = ", ".join(f"{name} = {number(value)}" for name, value in signal.values.items())
-    lines = [values, _stages(signal), f"{signal.epoch}:{signal.seq}  {signal.id}"]
+    lines = [values, *_stages(signal), f"{signal.epoch}:{signal.seq}", signal.id]
     return [f"    {line}" for line in lines if line]
 
 
@@ -81,15 +87,18 @@ def duration(ns: int) -> str:
     return f"{ns / 3600 / 10**9:.0f} h"
 
 
-def _stages(signal: Signal) -> str:
-    """The moments of the exchange, and what passed from each to the next."""
+def _stages(signal: Signal) -> tuple[str, ...]:
+    """The exchange's time and when it arrived, and how long each stage took."""
     if not signal.received_ns:
-        return "a scan of stored bars"
+        return ("a scan of stored bars",)
     stamps = (signal.bar_end, signal.quote_ns, signal.received_ns, signal.bar_closed_ns, signal.scanned_ns)
     took = spent(*(np.array([stamp]) for stamp in (*stamps, signal.published_ns)))
     moments = [("quote", signal.quote_ns)] if signal.quote_ns else []
-    parts = [f"{name} {_clock(ns)}" for name, ns in (*moments, ("received", signal.received_ns))]
-    return ", ".join(parts + [f"{name} {ns[0] / 1e6:,.1f} ms" for name, ns in took.items() if len(ns)])
+    moments.append(("received", signal.received_ns))
+    return (
+        ", ".join(f"{name} {_clock(ns)}" for name, ns in moments),
+        ", ".join(f"{name} {ns[0] / 1e6:,.1f} ms" for name, ns in took.items() if len(ns)),
+    )
 
 
 def _clock(ns: int) -> str:

@@ -10,9 +10,8 @@ from typing import Any, TextIO
 
 import click
 import pyarrow as pa
-from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from data.errors import StaleDataError, StoreError
@@ -33,7 +32,6 @@ from jobs.options import (
     store_option,
     verbosity_options,
 )
-from jobs.show import action_style, local_time, tags
 from jobs.signal_lines import Columns, below
 from jobs.symbols import symbols_of
 
@@ -203,38 +201,11 @@ def _write(form: str, table: pa.Table, stream: TextIO) -> None:
             row = signal.to_dict()
             writer.writerow(row | {"values": json.dumps(row["values"], ensure_ascii=False)})
     elif table.num_rows:
-        width = None if on_terminal(stream) else 1000  # a file or a pipe has no edge
-        console = Console(file=stream, width=width, highlight=False, soft_wrap=is_verbose())
-        if is_verbose():
-            columns = Columns(console.width if on_terminal(stream) else None)
-            console.print(columns.head())
-            for signal in _signals(table):
-                for line in (columns.row(signal), *map(Text, below(signal))):
-                    console.print(line)
-        else:
-            console.print(_for_people(table))
-
-
-def _for_people(rows: pa.Table) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("time", "symbol", "name", "action"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("strategy", overflow="fold")
-    table.add_column("frame", no_wrap=True)
-    table.add_column("price", justify="right", no_wrap=True)
-    table.add_column("conf", justify="right", no_wrap=True)
-    table.add_column("")
-    for signal in _signals(rows):
-        cells = [
-            local_time(signal.bar_end),
-            signal.symbol,
-            signal.name or "",
-            signal.action,
-            signal.strategy,
-            signal.frame,
-            f"{signal.price:.2f}",
-            f"{signal.confidence:.2f}",
-            tags(signal),
-        ]
-        table.add_row(*(Text(cell) for cell in cells), style=action_style(signal.action))
-    return table
+        console = Console(file=stream, highlight=False, soft_wrap=True)
+        longest = max(map(cell_len, table["strategy"].unique().to_pylist()))
+        width = console.width if on_terminal(stream) else None  # a file or a pipe has no edge
+        columns = Columns(width, longest=longest)
+        console.print(columns.head())
+        for signal in _signals(table):
+            for line in (columns.row(signal), *(map(Text, below(signal)) if is_verbose() else ())):
+                console.print(line)

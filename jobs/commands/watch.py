@@ -112,7 +112,9 @@ class _Watching:
         self._kept: Place | None = None
         self._as_json, self._shows_lag = as_json, is_verbose()
         self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
-        self._columns = Columns(self._console.width if on_terminal(sys.stdout) else None, lag=self._shows_lag)
+        self._columns = Columns(
+            self._console.width if on_terminal(sys.stdout) else None, lag=self._shows_lag, of_today=True
+        )
 
     async def run(self, wanted: Filter, start: Place | None, token: str | None) -> None:
         """Until so many were shown; else without end."""

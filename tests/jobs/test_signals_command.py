@@ -187,6 +187,12 @@ def test_verbose_shows_the_values(store: Path) -> None:
     assert "MACD(12,26,9).macd = 1.25, RSI(14) = -" in signals(store, "-v").stdout
 
 
+def test_no_name_of_a_strategy_is_cut_where_there_is_room(store: Path) -> None:
+    name = "a_name_that_is_longer_than_any_column_would_be"
+    SignalHistory(store / "signals").append([fired(3, "600000.SH", strategy=name)])
+    assert name in signals(store).stdout
+
+
 def test_verbose_shows_the_stages(store: Path) -> None:
     ms = 10**6
     received = CLOSE + 3_400 * ms
@@ -198,7 +204,7 @@ def test_verbose_shows_the_stages(store: Path) -> None:
     assert "quote 2025-05-26 15:00:03.000, received 2025-05-26 15:00:03.400" in text
     for part in ("quote age 400.0 ms", "fold 2.0 ms", "scan 30.0 ms", "publish 8.0 ms", "quote to signal 40.0 ms"):
         assert part in text
-    assert f"{stored.epoch}:{stored.seq}  {stored.id}" in text
+    assert f"    {stored.epoch}:{stored.seq}\n    {stored.id}\n" in text
     assert "stored bars" in signals(store, "-v", "--symbol", "430047").stdout
 
 

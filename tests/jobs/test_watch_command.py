@@ -51,6 +51,11 @@ class Service:
     def call(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
+    async def alone(self) -> None:
+        """Wait until those who have gone are gone here too."""
+        while self.server.clients:
+            await asyncio.sleep(0.005)
+
     async def serve(self, minute: int) -> None:
         """Wait for a subscriber, then publish."""
         while not any(client.live for client in self.server._clients):
@@ -75,6 +80,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 @pytest.fixture
 def watch(service: Service) -> Callable[..., Result]:
     def run(*args: str) -> Result:
+        service.call(service.alone())
         published = asyncio.run_coroutine_threadsafe(service.serve(service.server.seq), service.loop)
         result = CliRunner().invoke(cli, ["watch", "--url", service.server.url, *args], catch_exceptions=False)
         published.result(60)
@@ -275,14 +281,15 @@ def test_verbose_shows_how_long_it_was_on_its_way(service: Service) -> None:
 def test_columns_fit_the_terminal() -> None:
     signal = replace(SELL, name="平安银行")
     for width in range(40, 160):
-        columns = Columns(width, lag=width % 2 == 0)
+        columns = Columns(width, lag=width % 2 == 0, of_today=width % 4 < 2)
         head, row = columns.head().plain, columns.row(signal, 5 * 10**6).plain
         assert max(cell_len(head), cell_len(row)) <= width
         assert cell_len(row[: row.index("SELL")]) == head.index("action")
         for word in ("15:00", "000001.SZ", "1523.50"):
             assert word in row or width < 60
     assert "2025-05-26 15:00" in Columns(160).row(signal).plain
-    assert "a_name_that_is_longer" in Columns(84).row(signal).plain
+    assert "a_name_that_is_longer" in Columns(84, of_today=True).row(signal).plain
+    assert "05-26 15:00" in Columns(84).row(signal).plain
     for width in (40, 80, 160):  # what a signal is is never cut off: it may go on in the next line
         assert Columns(width).row(replace(signal, developing=True)).plain.endswith("developing")
 
