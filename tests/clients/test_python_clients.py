@@ -59,6 +59,11 @@ class Server:
         while not self.ask()["live"]:
             pass
 
+    def left(self) -> None:
+        """Return when nobody is connected any more."""
+        while self.ask()["clients"]:
+            pass
+
     def kill(self) -> None:
         self._process.kill()
         self._process.communicate()
@@ -122,6 +127,7 @@ def test_the_one_with_websockets_alone_misses_and_doubles_nothing(server: list[S
     assert ids(client, 1) == between
     assert _ended(client) == (130, "")
     assert json.loads(place.read_text()) == {"epoch": server[0].epoch, "seq": 3}
+    server[0].left()
     place.write_text(json.dumps({"epoch": "20200101T0000000000000000", "seq": 7}))
     client = start()
     server[0].subscribed()
