@@ -48,17 +48,19 @@ STORM = 8
 
 @dataclass
 class Subscriber:
-    """One subscriber, and what it has had: `wire` every signal that came, as it came."""
+    """One subscriber, and what it has had: `wire` every signal that came, as it came; `held` without those it had."""
 
     wanted: Filter
     kind: str
     rng: random.Random
     wire: list[tuple[Place, str, bytes]] = field(default_factory=list)
+    held: dict[str, Place] = field(default_factory=dict)
     connections: int = 0
 
     def take(self, signal: dict[str, Any]) -> None:
         """A signal, as it came."""
         self.wire.append(((signal["epoch"], signal["seq"]), signal["id"], encode(signal)))
+        self.held.setdefault(signal["id"], self.wire[-1][0])
 
     @property
     def place(self) -> Place:
@@ -176,15 +178,13 @@ def somebody(number: int, symbols: list[str], seed: int) -> Subscriber:
 def verdict(subscriber: Subscriber, kept: dict[str, tuple[Place, dict[str, Any], bytes]]) -> Counter[str]:
     """What one subscriber had that it should not, or lacks."""
     due = [(place, name) for name, (place, row, _) in kept.items() if subscriber.wanted.wants(row)]
-    held: dict[str, Place] = {}
     faults: Counter[str] = Counter()
     for place, name, content in subscriber.wire:
         if name not in kept:
             faults["sent and not in the history"] += 1
         elif (place, content) != (kept[name][0], kept[name][2]):
             faults["sent with other content"] += 1
-        held.setdefault(name, place)
-    first_held = [(place, name) for name, place in held.items()]
+    first_held = [(place, name) for name, place in subscriber.held.items()]
     faults["lacking"] = len(set(due) - set(first_held))
     faults["not asked for"] = len(set(first_held) - set(due))
     faults["out of order"] = int(first_held != sorted(first_held))
@@ -235,18 +235,20 @@ async def judge(service: Mortal, given: argparse.Namespace) -> tuple[list[str], 
             watched.messages.clear()
             await watched.messages.wait()
     await asyncio.to_thread(service.quiet)
-    until, faults = time.monotonic() + PATIENCE_S, ["nothing was compared"]
-    while faults and time.monotonic() < until:
+    until, newest, due = time.monotonic() + PATIENCE_S, BEFORE_ALL, [sys.maxsize] * len(crowd)
+    while any(len(one.held) < n for one, n in zip(crowd, due, strict=True)) and time.monotonic() < until:
+        if newest != (newest := history.place()):
+            rows = [(s, s.to_dict()) for s in from_table(history.query(newest_first=False))]
+            due = [sum(one.wanted.wants(row) for _, row in rows) for one in crowd]
         await asyncio.sleep(0.2)
         for reader in readers.values():
             if reader.done():
                 reader.result()
-        rows = [(s, s.to_dict()) for s in from_table(history.query(newest_first=False))]
-        kept = {s.id: ((s.epoch, s.seq), row, encode(row)) for s, row in rows}
-        faults = [f"{n} {what} ({one.kind}, {one.wanted})" for one in crowd for what, n in verdict(one, kept).items()]
     for reader in readers.values():
         reader.cancel()
     await asyncio.gather(*readers.values(), return_exceptions=True)
+    kept = {s.id: ((s.epoch, s.seq), row, encode(row)) for s, row in rows}
+    faults = [f"{n} {what} ({one.kind}, {one.wanted})" for one in crowd for what, n in verdict(one, kept).items()]
     faults += watched.faults + epochs_join(service.signals)
     if len(rows) != len(kept):
         faults.append("an id is in the history twice")

@@ -24,12 +24,14 @@ import os
 import platform
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +41,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from benchmarks.readers import STAMPS, Read, connect, read, wait_for_signals
-from benchmarks.services import WAYS, Service, allow_files, cpu_s, memory_bytes
+from benchmarks.services import WAYS, Service, allow_files, cpu_s, free_port, memory_bytes
 from data.history import SignalHistory
 from data.simulator import SimulatedMarket
 
@@ -118,14 +120,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     allow_files(given.subscribers + 500)
     wanted = wanted_by(given)
     report: dict[str, Any] = {"command": " ".join(["python -m benchmarks.subscribers", *sys.argv[1:]])}
+    report["connection_kib"] = connection_kib(wanted)
     with tempfile.TemporaryDirectory(prefix="subscribers-") as folder:
         options = ["--symbols", str(given.symbols), f"--speed={given.speed}"]
         service = Service(given.way, Path(folder), options)
         try:
             wait_for_scans(service, 1)
-            before = memory_bytes(service.pid)
             crowd = Crowd(service.port, wanted, given.readers)
-            report["connection_kib"] = round((memory_bytes(service.pid) - before) / 1024 / given.subscribers, 1)
             wait_for_scans(service, WARM_UP)
             began, busy = time.time_ns(), {pid: cpu_s(pid) for pid in service.pids}
             phases = [phase for _ in range(given.cycles) for phase in run_phases(service, given)]
@@ -161,6 +162,29 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("websockets", "distributed", "pyarrow", "numpy")},
     }
     return report
+
+
+def connection_kib(wanted: list[dict[str, Any]]) -> float:
+    """What a subscriber takes of a process that does nothing but serve."""
+    with tempfile.TemporaryDirectory(prefix="subscribers-") as folder:
+        port = free_port()
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.mortal", folder, str(port), "-1"])
+        try:
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                with suppress(ConnectionRefusedError):  # it is not there yet
+                    for _ in range(100):  # the first ones take more, once
+                        connect(port, {}).close()
+                    break
+                time.sleep(0.05)
+            before = memory_bytes(process.pid)
+            crowd = Crowd(port, wanted, 1)
+            found = (memory_bytes(process.pid) - before) / 1024 / len(wanted)
+            crowd.stop()
+        finally:
+            process.kill()
+            process.wait()
+    return round(found, 1)
 
 
 def wait_for_scans(service: Service, n: int) -> None:
