@@ -96,17 +96,18 @@ export class Chart {
       const old = this.#views;
       this.figure.replaceChildren(place);
       old?.clear();
+      byId("chart-title").textContent = drawn.title;
+      byId("facts").textContent = [...drawn.facts, ...drawn.caveats].join("  ·  ");
+      byId("facts").hidden = false;
       this.#height = this.figure.clientHeight;
       fit(drawn.item, this.#height);
       this.#views = await bokeh.embed.embed_item(drawn.item, place);
       this.#range = rangeOf(this.#views).join();
-      byId("chart-title").replaceChildren(drawn.title, " ", element("small", { text: drawn.facts.join(" · ") }));
-      byId("notes").textContent = drawn.caveats.join("  ·  ");
-      byId("notes").hidden = !drawn.caveats.length;
       this.figure.dataset.symbol = drawn.symbol;
     } catch (error) {
       if (asked.signal.aborted) return;
       byId("chart-title").textContent = this.chosen.symbol;
+      byId("facts").hidden = true;
       this.figure.replaceChildren(element("p", { class: "empty wrong", text: error.message }));
     } finally {
       if (this.#asked === asked) this.figure.removeAttribute("aria-busy");
