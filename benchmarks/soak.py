@@ -4,8 +4,9 @@
 
 Runs the real command on the simulated market with one subscriber, and reads every few seconds what the service and its
 workers hold: resident memory (file pages left out), open file handles, threads. Of what comes after the warm-up (a
-quarter of the run, or five minutes, whichever is more) the slope is fitted to the means of twenty stretches of time;
-its interval is Student's at 95 %, stretches being long enough to be nearly independent.
+quarter of the run, or five minutes, whichever is more) the slope is fitted to the means of the market's sessions that
+were whole, for what a service holds rises and falls with the session; where fewer than five were, to those of twenty
+stretches of time. Its interval is Student's at 95 %.
 """
 
 import argparse
@@ -30,8 +31,12 @@ from streaming.client import signals
 
 COMMAND = "import sys; from jobs.cli import main; main(['run', *sys.argv[1:], '--json', '--port', '0'])"
 STRETCHES = 20
-_T_95 = 2.101
-"""Student's t at 97.5 %, 18 degrees of freedom."""
+SESSIONS = 5
+"""So many whole ones at least, or stretches are taken in their place."""
+_T_95 = np.array(
+    [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120]
+)
+"""Student's t at 97.5 %, from one degree of freedom on; of more, the last one is wide enough."""
 
 
 def family(pid: int) -> list[int]:
@@ -62,16 +67,24 @@ def _number(status: str, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def slope(at_h: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """(change an hour, half of its 95 % interval), over the means of twenty stretches."""
-    edges = np.array_split(np.arange(len(at_h)), STRETCHES)
-    x = np.array([np.mean(np.take(at_h, part)) for part in edges])
-    y = np.array([np.mean(np.take(values, part)) for part in edges])
+def stretches(sessions: Sequence[str]) -> list[list[int]]:
+    """Which readings are taken together; `sessions`: the session that each was made in."""
+    whole = sorted(set(sessions))[1:-1]
+    if len(whole) < SESSIONS:
+        return [part.tolist() for part in np.array_split(np.arange(len(sessions)), min(STRETCHES, len(sessions)))]
+    return [[k for k, session in enumerate(sessions) if session == one] for one in whole]
+
+
+def slope(at_h: Sequence[float], values: Sequence[float], parts: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """(change an hour, half of its 95 % interval), over the means of the parts."""
+    x = np.array([np.mean(np.take(at_h, part)) for part in parts])
+    y = np.array([np.mean(np.take(values, part)) for part in parts])
     deviation = x - x.mean()
     found = float(deviation @ y / (deviation @ deviation))
     rest = y - y.mean() - found * deviation
-    error = float(np.sqrt(rest @ rest / (STRETCHES - 2) / (deviation @ deviation)))
-    return found, _T_95 * error
+    free = len(parts) - 2
+    error = float(np.sqrt(rest @ rest / free / (deviation @ deviation)))
+    return found, float(_T_95[min(free, len(_T_95)) - 1]) * error
 
 
 async def _read_signals(url: str) -> None:
@@ -95,7 +108,8 @@ def subscriber(url: str) -> threading.Thread:
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Run, watch, fit."""
     samples: list[dict[str, float]] = []
-    latencies: list[tuple[float, float]] = []
+    sessions: list[str] = []
+    latencies: list[tuple[float, float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", COMMAND, "--store", str(Path(folder) / "sim"), "--dashboard-port", "0"]
         command += ["--symbols", str(given.symbols), "--speed", str(given.speed)]
@@ -112,11 +126,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             def listen() -> None:
                 for line in out:
                     interval = json.loads(line)
-                    latencies.append(((time.monotonic() - start) / 3600, interval["latency_ms"]))
+                    latencies.append(
+                        ((time.monotonic() - start) / 3600, interval["latency_ms"], interval["bar_end"][:10])
+                    )
 
             threading.Thread(target=listen, daemon=True).start()
             while (now := time.monotonic() - start) < given.minutes * 60 and process.poll() is None:
                 samples.append({"at_h": now / 3600, **held(process.pid)})
+                sessions.append(latencies[-1][2] if latencies else "")
                 time.sleep(given.every)
             ended = process.poll()
             process.terminate()
@@ -124,30 +141,34 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     if ended is not None:
         raise SystemExit(f"the service ended by itself with {ended}: {''.join(said)[-2000:]}")
     warm = max(given.minutes / 4, min(5, given.minutes / 2)) / 60
-    steady = [sample for sample in samples if sample["at_h"] >= warm]
+    first = next(k for k, sample in enumerate(samples) if sample["at_h"] >= warm)
+    steady, parts = samples[first:], stretches(sessions[first:])
     at = [sample["at_h"] for sample in steady]
     report: dict[str, Any] = {
         **{name: getattr(given, name) for name in ("minutes", "symbols", "speed", "engine", "cluster")},
         "intervals": len(latencies),
         "market_minutes_a_second": round(len(latencies) / (given.minutes * 60), 2),
         "samples_after_warm_up": len(steady),
+        "slopes_over": f"{len(parts)} {'sessions' if len(set(sessions[first:])) >= SESSIONS + 2 else 'stretches'}",
         "warm_up_minutes": round(warm * 60, 1),
     }
     for name in ("anonymous_mib", "handles", "threads"):
         values = [sample[name] for sample in steady]
-        change, half = slope(at, values)
+        change, half = slope(at, values, parts)
         report[name] = {
             "first": round(values[0], 1),
             "last": round(values[-1], 1),
             "most": round(max(values), 1),
+            "means": [round(float(np.mean(np.take(values, part))), 1) for part in parts],
             "an_hour": round(change, 3),
             "interval_95": [round(change - half, 3), round(change + half, 3)],
         }
-    late = [(hour, ms) for hour, ms in latencies if hour >= warm]
-    change, half = slope(*zip(*late, strict=True))
+    late = [(hour, ms) for hour, ms, _ in latencies if hour >= warm]
+    hours, all_ms = [hour for hour, _ in late], [ms for _, ms in late]
+    change, half = slope(hours, all_ms, stretches([session for hour, _, session in latencies if hour >= warm]))
     report["latency_ms"] = {
-        "p50": round(float(np.median([ms for _, ms in late])), 1),
-        "p99": round(float(np.percentile([ms for _, ms in late], 99)), 1),
+        "p50": round(float(np.median(all_ms)), 1),
+        "p99": round(float(np.percentile(all_ms, 99)), 1),
         "an_hour": round(change, 2),
         "interval_95": [round(change - half, 2), round(change + half, 2)],
     }

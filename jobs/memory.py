@@ -23,10 +23,23 @@ def keep_level() -> None:
     of its own: each holds on to the most that it ever had, and their sum rises for hours. Python's objects do not.
     Where the C library is another one, nothing is done.
     """
-    own = ctypes.CDLL(None)
-    if not hasattr(own, "mallopt"):
+    own = _c_library()
+    if own is None:
         return
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     for name, (option, value) in OPTIONS.items():
         os.environ.setdefault(name, str(value))
         own.mallopt(option, int(os.environ[name]))
+
+
+def give_back() -> None:
+    """Return what is free in the midst of the heaps to the system, as after a session; milliseconds."""
+    own = _c_library()
+    if own is not None:
+        own.malloc_trim(0)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    """The one that is loaded, if it is glibc."""
+    own = ctypes.CDLL(None)
+    return own if hasattr(own, "mallopt") and hasattr(own, "malloc_trim") else None

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from data.schema import FRAMES
 from data.signal import Signal, to_batch
 from data.store import BarStore
 from jobs.backfilling import Backfill
+from jobs.memory import give_back
 from jobs.scanning import MarketScan, Scanned, origin_of
 from jobs.stages.factors import QuotedFactors
 from jobs.stages.serving import Serving
@@ -25,6 +27,7 @@ from streaming.bus import SIGNALS, bar_topic
 from streaming.ports import Bus
 
 _KEY = ("symbol", "revision")
+LATENCIES = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,8 @@ class Kept:
     bars: int = 0
     signals: int = 0
     last_bar_end: int | None = None
-    latencies_ms: list[float] = field(default_factory=list)
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    """The newest ones."""
 
 
 @dataclass
@@ -320,8 +324,9 @@ class Scanning:
         )
 
     def _compact(self) -> None:
-        """After a session's last bars: what has become many files becomes few."""
+        """After a session's last bars: what has become many files becomes few, and free memory the system's."""
         for frame in self._frames.values():
             self._store.compact(frame.name)
             if frame.scan is not None and frame.scan.history is not None:
                 frame.scan.history.compact()
+        give_back()

@@ -94,3 +94,17 @@ def test_the_live_service_gives_its_allocators_their_orders_before_arrow_is_load
     done = subprocess.run([sys.executable, "-c", script], env=clean, capture_output=True, text=True, check=True)
     if sys.platform == "linux":
         assert done.stdout.split() == ["system", "2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not Linux")
+def test_what_is_free_in_the_midst_of_a_heap_is_given_back() -> None:
+    script = (
+        "import re; from pathlib import Path; from jobs.memory import give_back, keep_level; keep_level()\n"
+        "held = lambda: int(re.search(r'RssAnon:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024\n"
+        "parts = [b'x' * (100_000 + k) for k in range(1000)]; top = b'x' * 100_000\n"
+        "full = held(); del parts; free = held(); give_back(); print(full - free, full - held())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 20
+    assert after > 80
