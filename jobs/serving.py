@@ -1,5 +1,7 @@
 """The server of signals as the settings want it."""
 
+import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +17,11 @@ from streaming.http import Route
 from streaming.server import SignalServer
 from streaming.tls import Certificate
 from streaming.tokens import Tokens
+
+OWN_HANDLES = 256
+"""Handles that connections leave to the store, the bus and the cluster."""
+
+log = logging.getLogger(__name__)
 
 
 def open_server(
@@ -49,8 +56,23 @@ def _server(
         routes=routes,
         open_routes=open_routes,
         access=Access(Tokens(settings.tokens), required=settings.require_token, origins=settings.origins),
-        limits=Limits(connections=settings.max_connections, per_address=settings.max_connections_per_address),
+        limits=Limits(
+            connections=_as_handles_allow(settings.max_connections), per_address=settings.max_connections_per_address
+        ),
         certificate=None if certificate is None else Certificate(certificate, settings.key),
         on_refused=lambda reason: metrics.ws_refused.labels(reason).inc(),
         **more,
     )
+
+
+def _as_handles_allow(connections: int) -> int:
+    """So many connections, or as many as this process may open; its own limit is raised as far as the system lets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OWN_HANDLES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            connections = max(1, soft - OWN_HANDLES)
+            log.warning("this process may open %d files: %d connections at most (ulimit -Hn)", soft, connections)
+    return connections

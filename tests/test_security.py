@@ -62,7 +62,7 @@ def test_every_reason_of_a_refusal_is_documented() -> None:
 def test_the_numbers_are_the_program_s() -> None:
     limits = Limits()
     for words in (
-        f"| {limits.connections:,}; more are closed",
+        f"| {limits.connections:,}, or what",
         f"| {limits.per_address}: HTTP 429",
         f"| {limits.half_open:,}; then the oldest",
         f"| {limits.handshake_s:g} s each",

@@ -1,6 +1,8 @@
 """`mystocks-scan token`, and who may reach what `run` serves."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from data.settings import load_settings
 from jobs.cli import cli
 from jobs.serving import open_server
 from streaming.tokens import Tokens
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -76,3 +80,24 @@ def test_run_on_an_address_that_others_reach_says_what_to_type(path: Path, tmp_p
     args = ["run", "--host", "0.0.0.0", "--port", "0", "--symbols", "50", "--cluster", "inline", "--engine", "talib"]
     with pytest.raises(SettingsError, match=r"serve\.host 0\.0\.0\.0.*'mystocks-scan token new'"):
         CliRunner().invoke(cli, [*args, "--store", str(tmp_path / "store")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"), [(300, 700, (444, 700)), (700, 700, (444, 700)), (300, 5000, (1000, 1256))]
+)
+def test_connections_leave_handles_to_the_rest_of_the_service(
+    soft: int, hard: int, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    program = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from pathlib import Path
+from data.history import SignalHistory
+from data.settings import ServeSettings
+from jobs.serving import open_server
+server = open_server(ServeSettings(max_connections=1000), SignalHistory(Path({str(tmp_path)!r})), {{}}, {{}})
+print(server.door.limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert tuple(map(int, done.stdout.split())) == expected
+    assert ("ulimit" in done.stderr) is (expected[0] < 1000)
