@@ -24,6 +24,7 @@ from jobs.stages.serving import Serving
 from streaming.bus import SIGNALS, EventBus
 from streaming.server import SignalServer
 
+ROOT = Path(__file__).resolve().parents[1]
 WORLDS = ("light", "real", "roles")
 POINTS = ("", "kept", "keeping")
 """Where a service ends itself: nowhere; when signals are durable and not yet on the bus; before they are durable."""
@@ -151,7 +152,7 @@ class Mortal:
         if name in self._running:
             return
         with open(self.folder / f"{name}.log", "ab") as log:
-            self._running[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+            self._running[name] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log)
 
 
 def scan_of(seed: int, bar: int) -> list[Signal]:
