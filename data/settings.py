@@ -280,9 +280,11 @@ def load_settings(named: Path | None = None, flags: Mapping[str, Mapping[str, An
             raise SettingsError(f"the settings file {file} is not readable as YAML: {_place_of(error)}") from None
         if not isinstance(values, dict):
             raise SettingsError(f"the settings file {file} must hold a mapping; got {type(values).__name__}")
+    within: tuple[str, ...] = ()
     try:
         settings = Settings(**values)
         for section, given in (flags or {}).items():
+            within = (section,)
             chosen = {name: value for name, value in given.items() if value is not None}
             if chosen:
                 model = getattr(settings, section)
@@ -290,8 +292,9 @@ def load_settings(named: Path | None = None, flags: Mapping[str, Mapping[str, An
                 settings = settings.model_copy(update={section: fresh})
     except ValidationError as error:
         first = error.errors()[0]
-        open_ = first["loc"][0] in Settings.model_fields.keys() - SECRET
-        place = ".".join(str(part) if open_ or _is_name(part) else "?" for part in first["loc"])
+        loc = (*within, *first["loc"])
+        open_ = loc[0] in Settings.model_fields.keys() - SECRET
+        place = ".".join(str(part) if open_ or _is_name(part) else "?" for part in loc)
         source = f" (file {file})" if file else ""
         got = f"; got {first.get('input')!r}" if open_ else ""
         raise SettingsError(f"setting {place}: {first['msg']}{got}{source}") from (error if open_ else None)
