@@ -28,8 +28,8 @@ FOUND = 20
 SIGNALS = 1000
 """Signals of before that are given at most at once."""
 CHART_BARS = 250
-DRAWN_AT_ONCE = 2
-"""Charts; more wait, so that scans keep the cores."""
+DRAWN_AT_ONCE = 1
+"""Charts; others wait. Several threads draw no faster, and take more of the interpreter from the scan."""
 REMEMBERED_S = 30.0
 """So long which frames and stocks are stored is not looked up again."""
 
