@@ -248,7 +248,8 @@ def _log_failure(task: "asyncio.Task[None]") -> None:
 async def _within(seconds: float, event: asyncio.Event) -> None:
     """Until it is set, or so long."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _read(path: Path) -> dict[str, dict[str, int]]:

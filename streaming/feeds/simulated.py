@@ -87,7 +87,8 @@ class SimulatedFeed:
             await asyncio.sleep(0)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), left)
+            async with asyncio.timeout(left):  # `wait_for` may lose a cancellation
+                await self._closed.wait()
 
 
 def open_feed(settings: Settings, *, after: int | None) -> SimulatedFeed:

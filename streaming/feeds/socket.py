@@ -132,7 +132,8 @@ class SocketConnection(VendorConnection):
                         window.reschedule(asyncio.get_running_loop().time() + _REASON_S)
         if len(parts) == 1 and self._is_refused(parts[0]):
             with suppress(TimeoutError, ConnectionClosed):
-                parts.append(await asyncio.wait_for(socket.recv(decode=False), _REASON_S))
+                async with asyncio.timeout(_REASON_S):
+                    parts.append(await socket.recv(decode=False))
         return b"\n".join(parts), received
 
     def _is_refused(self, message: bytes) -> bool:
