@@ -16,26 +16,21 @@ from data.settings import Settings
 from data.signal import from_table
 from data.store import BarStore
 from data.symbols import canonical, canonical_or_none
-from jobs.chart.look import COLORS, THEMES, Colors, Theme, look
-from jobs.chart.making import make
-from jobs.chart.placing import wanted
+from jobs.chart.drawing import Drawing
+from jobs.chart.look import COLORS, THEMES, Colors, Theme
 from jobs.overview import Overview
-from jobs.wiring import choose_warm
 from streaming.http import Answer, Route
 
 FOUND = 20
 """Stocks that a search gives at most."""
 SIGNALS = 1000
 """Signals of before that are given at most at once."""
-CHART_BARS = 250
-DRAWN_AT_ONCE = 1
-"""Charts; others wait. Several threads draw no faster, and take more of the interpreter from the scan."""
 REMEMBERED_S = 30.0
 """So long which frames and stocks are stored is not looked up again."""
 
 
 class Page:
-    """Answers what the page asks; reads and draws in threads. `place`: (epoch, seq) of the newest signal that was
+    """Answers what the page asks; reads in threads. `place`: (epoch, seq) of the newest signal that was
     handed to subscribers."""
 
     def __init__(
@@ -46,9 +41,9 @@ class Page:
         overview: Overview,
         place: Callable[[], tuple[str, int]],
     ) -> None:
-        self._settings, self._store, self._history = settings, store, history
+        self._store, self._history = store, history
         self._overview, self._place = overview, place
-        self._drawing = asyncio.Semaphore(DRAWN_AT_ONCE)
+        self._drawing = Drawing(settings, store.root)
         self._frames: tuple[float, list[str]] = (-REMEMBERED_S, [])
         self._stocks: tuple[float, dict[str, str | None]] = (-REMEMBERED_S, {})
 
@@ -62,8 +57,9 @@ class Page:
         }
 
     async def status(self, query: Mapping[str, str]) -> Answer:
-        """How the service is."""
+        """How the service is. Who asks that has the page before him, and will want a chart."""
         _only(query)
+        self._drawing.warm()
         epoch, seq = self._place()
         return _json(self._overview.to_json() | {"frames": await self._stored_frames(), "epoch": epoch, "seq": seq})
 
@@ -74,19 +70,8 @@ class Page:
         frame = _among("frame", query.get("frame") or (await self._stored_frames() or ["1d"])[0], FRAMES)
         colors = cast(Colors, _among("colors", query.get("colors", "cn"), COLORS))
         theme = cast(Theme, _among("theme", query.get("theme", "light"), THEMES))
-        async with self._drawing:
-            return await asyncio.to_thread(self._draw, symbol, frame, query.get("indicators", ""), colors, theme)
-
-    def _draw(self, symbol: str, frame: str, indicators: str, colors: Colors, theme: Theme) -> Answer:
-        from jobs.chart.page import figure_json  # heavy
-
-        drawn = wanted([indicators])
-        engine, _, _ = choose_warm(self._settings.scan.engine, "inline", [one.term for one in drawn])
-        universe = self._settings.scan.universe
-        content = make(self._store, symbol, frame, drawn, engine, bars=CHART_BARS, kinds=universe)
-        item = figure_json(content, look(colors, theme))
-        said = {"title": content.heading, "facts": content.facts, "caveats": content.caveats}
-        return _json({"symbol": symbol, "frame": frame, **said, "item": item})
+        drawn = await self._drawing.draw(symbol, frame, query.get("indicators", ""), colors, theme)
+        return Answer(200, "application/json", drawn)
 
     async def symbols(self, query: Mapping[str, str]) -> Answer:
         """Stocks whose code begins with `q`, or whose name has it within; the nearest first."""

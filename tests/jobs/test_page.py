@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from data.errors import StaleDataError, UsageError
@@ -17,7 +19,6 @@ from data.settings import Settings
 from data.signal import Signal
 from data.simulator import SimulatedMarket
 from data.store import BarStore
-from jobs import page as page_module
 from jobs.overview import Overview
 from jobs.page import Page, search
 from jobs.simulated import make_history
@@ -119,31 +120,41 @@ def test_what_cannot_be_answered_is_said_by_name(page: Page, path: str, query: d
 
 
 def test_a_stock_without_bars_has_no_chart(page: Page) -> None:
-    with pytest.raises(StaleDataError, match=r"holds no 1m bars of 600519\.SH"):
+    with pytest.raises(StaleDataError, match=r"^the store holds no 1m bars of 600519\.SH"):
         ask(page, "/api/chart", symbol="600519")
 
 
-def test_few_charts_are_drawn_at_once(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawing = most = 0
-    real = page_module.make
-    in_pairs = threading.Barrier(page_module.DRAWN_AT_ONCE, timeout=20)
+def drawer(page: Page) -> int:
+    """The process id of who draws."""
+    pool = page._drawing._pool
+    assert pool is not None
+    (process,) = pool._processes
+    return process
 
-    def counted(*args: Any, **more: Any) -> Any:
-        nonlocal drawing, most
-        drawing += 1
-        most = max(most, drawing)
-        in_pairs.wait()
-        try:
-            return real(*args, **more)
-        finally:
-            drawing -= 1
 
+def test_charts_are_drawn_in_one_process_that_is_not_this_one_and_anew_where_it_was_killed(page: Page) -> None:
     async def crowd() -> None:
-        await asyncio.gather(*(page.chart({"symbol": symbol}) for symbol in MARKET.symbols[:8]))
+        await asyncio.gather(*(page.chart({"symbol": symbol}) for symbol in MARKET.symbols[:4]))
 
-    monkeypatch.setattr(page_module, "make", counted)
     asyncio.run(crowd())
-    assert most == page_module.DRAWN_AT_ONCE
+    first = drawer(page)
+    assert first != os.getpid()
+    os.kill(first, signal.SIGKILL)
+    assert ask(page, "/api/chart", symbol=MARKET.symbols[1])["symbol"] == MARKET.symbols[1]
+    assert drawer(page) != first
+
+
+def test_who_draws_ends_with_a_service_that_was_killed() -> None:
+    script = (
+        "import time; from pathlib import Path; from data.settings import Settings; from jobs.chart import drawing;"
+        "d = drawing.Drawing(Settings(), Path('.')); d.warm(); d._pool.submit(drawing._load).result();"
+        "print(*d._pool._processes, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        drawer = psutil.Process(int(service.stdout.readline()))
+        service.kill()
+        drawer.wait(20)
 
 
 def test_every_file_of_the_page_is_served_and_names_no_other_host() -> None:

@@ -76,6 +76,9 @@ class Site:
         self.history = SignalHistory(root / "signals")
         self.late_s = 0
         self.overview = Overview("sim", pause_s=1000.0, clock=lambda: time.time_ns() + self.late_s * SECOND)
+        self.questions = Questions(
+            Settings(), self.store, self.history, self.overview, lambda: (self.server.epoch, self.server.seq)
+        )
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -93,15 +96,12 @@ class Site:
     def start(self, access: Access | None = None) -> None:
         async def begin() -> None:
             self.bus = EventBus()
-            page = Questions(
-                Settings(), self.store, self.history, self.overview, lambda: (self.server.epoch, self.server.seq)
-            )
             self.server = SignalServer(
                 "127.0.0.1",
                 self.port,
                 epoch=self.history.epoch,
                 replay=self.history.since,
-                routes=page.routes(),
+                routes=self.questions.routes(),
                 open_routes=page_routes(),
                 access=access,
             )
@@ -121,7 +121,14 @@ class Site:
         self.do(end())
 
     def close(self) -> None:
+        async def end() -> None:  # as asyncio.run does: a chart that nobody waits for may still be drawn
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
         self.stop()
+        self.do(end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
