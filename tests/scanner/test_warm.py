@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.engines import folders, warm
+from scanner.engines import compiling, folders, warm
 from scanner.indicators import catalog
 from scanner.language import parse
 
@@ -22,6 +22,7 @@ def test_what_terms_need() -> None:
 
 def test_cold_kernels_are_compiled_in_the_background_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(folders.SETTING, str(tmp_path))
+    monkeypatch.setattr(compiling, "_homes", {})  # this process may know them from elsewhere
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scanner.py").write_text("raise SystemExit('not this one')")
     both = [replace(catalog[name]) for name in ("MOM", "OBV")]
