@@ -12,7 +12,7 @@ that serves subscribers.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jobs.stages.alerting import Alerting
 from jobs.stages.feeding import Feeding
@@ -25,10 +25,11 @@ Stage = Feeding | Scanning | Serving | Alerting | Recording
 
 
 class LiveService:
-    """Runs some or all of the stages, given in the order of the data; holds the `bus` that they were made with."""
+    """Runs some or all of the stages, given in the order of the data; holds the `bus` that they were made with.
+    `on_ready` is called when all but the first are at work."""
 
-    def __init__(self, bus: Bus, stages: Sequence[Stage]) -> None:
-        self._bus, self._stages = bus, list(stages)
+    def __init__(self, bus: Bus, stages: Sequence[Stage], *, on_ready: Callable[[], None] = lambda: None) -> None:
+        self._bus, self._stages, self._on_ready = bus, list(stages), on_ready
         self._stopping = asyncio.Event()
 
     @property
@@ -46,6 +47,8 @@ class LiveService:
                 # Quotes wait for workers that are not warm yet, and the first signals for those who serve them.
                 if isinstance(stage, Scanning):
                     await stage.catch_up()
+                if stage is self._stages[0]:
+                    self._on_ready()
                 tasks[asyncio.create_task(stage.run(), name=type(stage).__name__)] = stage
             pending = set(tasks)
             while pending:

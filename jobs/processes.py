@@ -18,6 +18,7 @@ from data.store import BarStore
 from jobs.backfilling import Backfill, open_backfill
 from jobs.breadth import BreadthCount
 from jobs.live import LiveService, Stage
+from jobs.memory import settle
 from jobs.metering import meter
 from jobs.monitor import Monitor
 from jobs.overview import Overview
@@ -120,7 +121,7 @@ async def scan(
         )
         feeding = _feeding(settings, store, quotes, bus, symbols, frames) if whole else None
         stages: list[Stage] = [stage for stage in (feeding, scanning, serving, *sinks) if stage is not None]
-        service = LiveService(bus, stages)
+        service = LiveService(bus, stages, on_ready=settle)
         interrupted = _stop_on_signals(service, bus, feeding)
         _introduce(screen, store, bus)
         _introduce_scan(screen, parts)
@@ -173,7 +174,7 @@ async def feed(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
         while stored != (stored := {name: store.last_bar_end(name) for name in frames}):  # a scan may be storing
             quotes, symbols = await _open_feed(settings, store, frames, market, lines)
             feeding = _feeding(settings, store, quotes, bus, symbols, frames)
-        service = LiveService(bus, [feeding])
+        service = LiveService(bus, [feeding], on_ready=settle)
         interrupted = _stop_on_signals(service, bus, feeding)
         _introduce(lines, store, bus)
         lines.say(f"feed       {settings.feed.name}: {len(symbols)} symbols, bars of {', '.join(frames)}")
@@ -198,7 +199,7 @@ async def serve(settings: Settings, store: BarStore, lines: LineScreen) -> bool:
         sinks = open_sinks(settings, store, bus, history)
         await server.start()
         serving = Serving(bus, server, history=history, on_served=lambda signals: lines.served(signals, server.clients))
-        service = LiveService(bus, [serving, *sinks])
+        service = LiveService(bus, [serving, *sinks], on_ready=settle)
         interrupted = _stop_on_signals(service, bus)
         _introduce(lines, store, bus)
         _introduce_server(lines, server)
