@@ -31,6 +31,13 @@ def open_server(
     return _server(settings, settings.port, routes, open_routes, epoch=history.epoch, replay=history.since)
 
 
+def check(settings: ServeSettings) -> None:
+    """Refuse settings that a server would be refused with. Raises SettingsError."""
+    SignalServer(
+        settings.host, settings.port, epoch="", access=_access(settings), certificate=_certificate(settings)
+    ).check()
+
+
 @asynccontextmanager
 async def metrics_served(settings: ServeSettings, monitor: Monitor, say: Callable[[str], None]) -> AsyncIterator[None]:
     """Serve /metrics, /healthz and /readyz of a process that has no signals, where the settings name a port for it."""
@@ -49,20 +56,27 @@ async def metrics_served(settings: ServeSettings, monitor: Monitor, say: Callabl
 def _server(
     settings: ServeSettings, port: int, routes: Mapping[str, Route], open_routes: Mapping[str, Route], **more: Any
 ) -> SignalServer:
-    certificate = settings.certificate
     return SignalServer(
         settings.host,
         port,
         routes=routes,
         open_routes=open_routes,
-        access=Access(Tokens(settings.tokens), required=settings.require_token, origins=settings.origins),
+        access=_access(settings),
         limits=Limits(
             connections=_as_handles_allow(settings.max_connections), per_address=settings.max_connections_per_address
         ),
-        certificate=None if certificate is None else Certificate(certificate, settings.key),
+        certificate=_certificate(settings),
         on_refused=lambda reason: metrics.ws_refused.labels(reason).inc(),
         **more,
     )
+
+
+def _access(settings: ServeSettings) -> Access:
+    return Access(Tokens(settings.tokens), required=settings.require_token, origins=settings.origins)
+
+
+def _certificate(settings: ServeSettings) -> Certificate | None:
+    return None if settings.certificate is None else Certificate(settings.certificate, settings.key)
 
 
 def _as_handles_allow(connections: int) -> int:

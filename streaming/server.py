@@ -114,7 +114,7 @@ class SignalServer:
         Raises SettingsError where others could come in and none has a token, for tokens or a certificate that cannot be
         used, and for an address that cannot be listened at.
         """
-        self._check_tokens()
+        self.check()
 
         class Connection(Limited):
             door = self.door
@@ -167,8 +167,8 @@ class SignalServer:
                 for client in self._clients:
                     client.connection.transport.abort()
 
-    def _check_tokens(self) -> None:
-        """Read the tokens. Raises SettingsError where one is needed and there is none."""
+    def check(self) -> None:
+        """Read the tokens, as `start` does. Raises SettingsError where one is needed and there is none."""
         tokens = self._access.tokens
         if tokens is not None:
             tokens.load()

@@ -10,6 +10,7 @@ import click
 from data.errors import UsageError
 from data.settings import Settings, load_settings
 from data.store import BarStore
+from jobs import serving
 from jobs.options import config_option, json_option, open_store, store_option, verbosity_options
 from jobs.processes import feed, scan, serve
 from jobs.roles import ROLES, check_role, only_one
@@ -120,6 +121,8 @@ def command(**given: Any) -> int:
     find_feed(settings.feed.name)
     if role != "serve":
         replay.check(settings)
+    if role in ("all", "serve") and not given["once"]:
+        serving.check(settings.serve)
     store = _open_store(settings, given["config"], given["store"])
     lines = JsonScreen() if given["as_json"] else LineScreen()
     with only_one(store, role):

@@ -80,6 +80,7 @@ def test_run_on_an_address_that_others_reach_says_what_to_type(path: Path, tmp_p
     args = ["run", "--host", "0.0.0.0", "--port", "0", "--symbols", "50", "--cluster", "inline", "--engine", "talib"]
     with pytest.raises(SettingsError, match=r"serve\.host 0\.0\.0\.0.*'mystocks-scan token new'"):
         CliRunner().invoke(cli, [*args, "--store", str(tmp_path / "store")], catch_exceptions=False)
+    assert not (tmp_path / "store").exists()  # nothing has been started
 
 
 @pytest.mark.parametrize(
